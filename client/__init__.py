@@ -1,0 +1,1 @@
+"""The ClientApp: one hospital site."""

@@ -1,0 +1,59 @@
+"""The model and the data sets that stay in memory between the messages of one process.
+
+In simulation one process serves every site, and one model is enough: each message brings all that differs between
+sites. A Flower ClientApp process lives for one message only, and there this is simply empty at first.
+"""
+
+import json
+from pathlib import Path
+
+from client.config import SiteConfig
+from medvlmoe.configuration import to_mapping
+from medvlmoe.data import LabelSpace, SiteDataset, build_dataset, load_tokenizer, site_label_space
+from medvlmoe.model import MedVLMoE, MedVLMoEConfig, build_model, image_normalisation
+
+SPLITS = ("train", "validation", "test")
+
+_models: dict[str, MedVLMoE] = {}
+_datasets: dict[str, SiteDataset] = {}
+
+
+def resident_model(config: MedVLMoEConfig, label_count: int, seed: int) -> MedVLMoE:
+    """The model of a run. One is kept: asking for another frees the first."""
+    key = json.dumps([to_mapping(config), label_count, seed])
+    if key not in _models:
+        _models.clear()
+        _models[key] = build_model(config, label_count, seed)
+    return _models[key]
+
+
+def resident_dataset(site: SiteConfig, split: str, label_space: LabelSpace, model: MedVLMoEConfig) -> SiteDataset:
+    """A split of the site's data. Images stay in the memory-mapped cache, so keeping it costs little."""
+    described = [to_mapping(site), split, label_space.to_dict(), to_mapping(model.vision), to_mapping(model.text)]
+    key = json.dumps(described)
+    if key not in _datasets:
+        _datasets[key] = load_dataset(site, split, label_space, model)
+    return _datasets[key]
+
+
+def load_dataset(site: SiteConfig, split: str, label_space: LabelSpace, model: MedVLMoEConfig) -> SiteDataset:
+    """Read a split of the site's data as the model wants it."""
+    mean, std = image_normalisation(model.vision)
+    return build_dataset(
+        site.dataset,
+        split,
+        label_space=label_space,
+        image_size=model.vision.image_size,
+        tokenizer=load_tokenizer(model.text.tokenizer),
+        max_tokens=model.text.max_tokens,
+        cache=Path(site.cache or Path(site.folder) / "cache"),
+        mean=mean,
+        std=std,
+        channels=model.vision.channels,
+        data_root=site.data_root,
+    )
+
+
+def own_label_space(site: SiteConfig) -> LabelSpace:
+    """The labels that the site's data has."""
+    return site_label_space(site.dataset, site.data_root)

@@ -1,0 +1,113 @@
+"""What a site does with a request: train the received model on its own data, or evaluate it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from client.config import SiteConfig
+from client.resident import SPLITS, own_label_space, resident_dataset, resident_model
+from client.state import OptimizerStates
+from medvlmoe.model import MedVLMoE
+from medvlmoe.training import Trainer
+from medvlmoe.training.config import TrainingConfig
+from medvlmoe.training.evaluation import Evaluation
+from strategies.exchange import exchanged_tensors, load_exchanged
+from strategies.messages import Metric, RoundConfig, SiteIntroduction, SiteUpdate
+
+
+def introduce(site: SiteConfig) -> SiteIntroduction:
+    """Name, labels and version of a site."""
+    return SiteIntroduction(name=site.name, label_space=own_label_space(site), version=version("medvlmoe"))
+
+
+def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor]) -> SiteUpdate:
+    """One round at a site.
+
+    The received model is first evaluated on the site's validation split (that saves a second download), then trained
+    for the round's epochs.
+
+    Args:
+        site: the site's own configuration.
+        request: the round's configuration.
+        tensors: global parameters.
+    """
+    trainer, model = _trainer(site, request)
+    load_exchanged(model, tensors)
+    states = OptimizerStates(Path(site.folder), request.run)
+    before = states.before(request.round) if request.keep_optimizer_state else None
+    if before is not None:
+        trainer.load_optimizer_tensors(before)
+
+    label_space = request.label_space
+    validation = trainer.evaluate(resident_dataset(site, "validation", label_space, request.model), intervals=False)
+    train_set = resident_dataset(site, "train", label_space, request.model)
+    model.reset_routed_samples()
+    observed_labels_Y = torch.zeros(len(label_space.labels), dtype=torch.float64)
+    loss = 0.0
+    for epoch in range((request.round - 1) * request.local_epochs, request.round * request.local_epochs):
+        result = trainer.train_epoch(train_set, epoch)
+        observed_labels_Y += result.observed_labels_Y
+        loss = result.mean_loss
+    if request.keep_optimizer_state:
+        states.save(request.round, trainer.optimizer_tensors())
+    return SiteUpdate(
+        round=request.round,
+        tensors=exchanged_tensors(model),
+        examples=float(len(train_set)),
+        routed_samples_K=model.routed_samples().double(),
+        observed_labels_Y=observed_labels_Y,
+        metrics={
+            "train_loss": loss,
+            **{f"validation_{name}": value for name, value in _metrics(validation).items()},
+        },
+    )
+
+
+def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor]) -> dict[str, Metric]:
+    """Metrics of the received model on the splits that the request names, keys ``split/metric``."""
+    trainer, model = _trainer(site, request)
+    load_exchanged(model, tensors)
+    metrics: dict[str, Metric] = {}
+    for split in request.splits:
+        if split not in SPLITS:
+            raise ValueError("a split that does not exist")
+        dataset = resident_dataset(site, split, request.label_space, request.model)
+        found = trainer.evaluate(dataset, intervals=request.intervals)
+        metrics.update({f"{split}/{name}": value for name, value in _metrics(found).items()})
+    return metrics
+
+
+def _trainer(site: SiteConfig, request: RoundConfig) -> tuple[Trainer, MedVLMoE]:
+    model = resident_model(request.model, len(request.label_space.labels), request.seed)
+    trainer = Trainer(
+        model,
+        _training_here(site, request.training),
+        request.label_space,
+        seed=request.seed,
+        device=site.device,
+        total_epochs=request.rounds * request.local_epochs,
+    )
+    return trainer, model
+
+
+def _training_here(site: SiteConfig, training: TrainingConfig) -> TrainingConfig:
+    own = {name: getattr(site, name) for name in ("precision", "workers", "accumulate")}
+    return dataclasses.replace(training, **{name: value for name, value in own.items() if value is not None})
+
+
+def _metrics(evaluation: Evaluation) -> dict[str, Metric]:
+    low, high = evaluation.auc_ci or (None, None)
+    found = {
+        "n": evaluation.n,
+        "auc": evaluation.auc,
+        "auc_low": low,
+        "auc_high": high,
+        "labels_averaged": evaluation.labels_averaged,
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+    }
+    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}

@@ -1,0 +1,47 @@
+"""What a site keeps between rounds: the optimizer's moments after each of its last two rounds.
+
+Kept by round, so that a run which is resumed one round earlier finds the moments of that round.
+"""
+
+import re
+from pathlib import Path
+
+import torch
+
+from medvlmoe.files import load_tensors, save_tensors
+
+_KEPT = 2
+
+
+class OptimizerStates:
+    """Optimizer state of one run at one site, by round.
+
+    Args:
+        folder: the site's folder.
+        run: identity of the run, chosen by the server.
+
+    Raises:
+        ValueError: the run's identity is not a plain name.
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", run):
+            raise ValueError("the server's run identity is not a plain name")
+        self.folder = folder / "state" / run
+
+    def before(self, server_round: int) -> dict[str, torch.Tensor] | None:
+        """The state after this site's last round before ``server_round``; ``None`` if it has taken part in none."""
+        rounds = [number for number in self._rounds() if number < server_round]
+        return load_tensors(self._file(rounds[-1]))[0] if rounds else None
+
+    def save(self, server_round: int, tensors: dict[str, torch.Tensor]) -> None:
+        """Keep the state after a round; older ones than the round before are deleted."""
+        save_tensors(self._file(server_round), tensors)
+        for number in self._rounds()[:-_KEPT]:
+            self._file(number).unlink()
+
+    def _rounds(self) -> list[int]:
+        return sorted(int(file.stem.removeprefix("optimizer-")) for file in self.folder.glob("optimizer-*.safetensors"))
+
+    def _file(self, server_round: int) -> Path:
+        return self.folder / f"optimizer-{server_round:05d}.safetensors"

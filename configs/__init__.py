@@ -1,0 +1,1 @@
+"""Hydra configuration, packaged so that an installed wheel finds it."""

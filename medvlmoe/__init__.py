@@ -1,0 +1,1 @@
+"""MedVLMoE: a medical vision-language mixture of experts, trained alone or across hospitals."""

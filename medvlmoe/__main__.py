@@ -1,0 +1,5 @@
+"""``python -m medvlmoe`` is the ``medvlmoe`` command."""
+
+from medvlmoe.command_line import main
+
+main()

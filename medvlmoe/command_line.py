@@ -1,0 +1,56 @@
+"""The ``medvlmoe`` command: finds a subcommand and turns mistakes into one line and an exit code."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+
+from medvlmoe.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+
+_USAGE = """usage: medvlmoe COMMAND [key=value ...]
+
+Commands: {commands}
+Arguments are Hydra overrides; `medvlmoe COMMAND --help` lists the keys.
+Exit codes: 0 success, 1 a bug, 2 a mistake in configuration or data, 3 too few sites, 130 interrupted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code; see :mod:`medvlmoe.errors`.
+    """
+    _quiet_libraries()
+    commands = {entry.name: entry for entry in entry_points(group="medvlmoe.commands")}
+    usage = _USAGE.format(commands=", ".join(sorted(commands)))
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage)
+        return 0
+    if arguments[0] not in commands:
+        print(f"medvlmoe: no command '{arguments[0]}'; there are {', '.join(sorted(commands))}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    command: Callable[[list[str]], int] = commands[arguments[0]].load()
+    try:
+        return command(arguments[1:])
+    except UserError as error:
+        print(f"medvlmoe {arguments[0]}: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"medvlmoe {arguments[0]}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _quiet_libraries() -> None:
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for name in ("httpx", "timm", "PIL", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,108 @@
+"""Configuration of data sets: which sites there are, where their files lie and how they are read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medvlmoe.errors import ConfigError
+
+KINDS = ("chestxray14", "chexpert", "mimic_cxr", "pathmnist", "retinamnist", "manifest")
+MEDMNIST_SIZES = (28, 64, 128, 224)
+
+
+@dataclass(kw_only=True)
+class DatasetConfig:
+    """One site's data.
+
+    Attributes:
+        kind: layout of the files: ``chestxray14``, ``chexpert``, ``mimic_cxr``, ``pathmnist``, ``retinamnist``
+            (official layouts) or ``manifest`` (a hospital's own table).
+        root: folder of the files; a relative one is taken from ``data.root``.
+        split: ``official`` (the published lists or the table's split column) or ``patient`` (cut here by patient).
+        validation_fraction: share of patients for validation: of all with ``split=patient``, of the training
+            patients where the official split has no validation part.
+        test_fraction: share of patients for testing with ``split=patient``.
+        partition_count: number of hospitals that share this data set, cut by patient.
+        partition_index: which of them this site is, from 0.
+        allow_subset: images of the table that are not on disk are left out and counted instead of an error.
+        on_bad_image: ``error``, or ``skip`` to leave out and count images that cannot be decoded.
+        text: ``context`` (leak-free context), ``demographics`` (age, sex, view), ``none`` (a constant prompt) or
+            ``report`` (the report or note itself: it may name the target).
+        allow_label_leak: must be true for ``text=report``.
+        prompt: constant opening sentence instead of the site's default.
+        manifest: for ``kind=manifest``, the YAML file: a path relative to ``root``, or the name of a packaged one.
+        size: for MedMNIST, which published resolution to read: 28, 64, 128 or 224.
+        uncertain: uncertain labels (-1) become ``zeros``, ``ones`` or unknown (``ignore``).
+        blank: labels that CheXpert and MIMIC-CXR leave blank become ``zeros`` or unknown (``ignore``).
+        views: for CheXpert and MIMIC-CXR, ``frontal`` or ``all`` images.
+    """
+
+    kind: str
+    root: str
+    split: str = "official"
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.2
+    partition_count: int = 1
+    partition_index: int = 0
+    allow_subset: bool = False
+    on_bad_image: str = "error"
+    text: str = "context"
+    allow_label_leak: bool = False
+    prompt: str | None = None
+    manifest: str | None = None
+    size: int = 64
+    uncertain: str = "zeros"
+    blank: str = "zeros"
+    views: str = "frontal"
+
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, KINDS)
+        _one_of("split", self.split, ("official", "patient"))
+        _one_of("on_bad_image", self.on_bad_image, ("error", "skip"))
+        _one_of("text", self.text, ("context", "demographics", "none", "report"))
+        _one_of("uncertain", self.uncertain, ("zeros", "ones", "ignore"))
+        _one_of("blank", self.blank, ("zeros", "ignore"))
+        _one_of("views", self.views, ("frontal", "all"))
+        _one_of("size", self.size, MEDMNIST_SIZES)
+        for key in ("validation_fraction", "test_fraction"):
+            if not 0 < getattr(self, key) < 1:
+                raise ConfigError(f"data set {key}={getattr(self, key)}: use a share between 0 and 1")
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ConfigError("data set validation_fraction + test_fraction leave nothing for training")
+        if not 0 <= self.partition_index < self.partition_count:
+            raise ConfigError(
+                f"data set partition_index={self.partition_index}: use 0 to {self.partition_count - 1} "
+                f"for partition_count={self.partition_count}"
+            )
+        if self.text == "report" and not self.allow_label_leak:
+            raise ConfigError("data set text=report may name the target; set allow_label_leak=true to accept that")
+        if self.manifest is not None and self.kind != "manifest":
+            raise ConfigError(f"data set manifest={self.manifest} needs kind=manifest, not {self.kind}")
+
+        if self.text == "report" and self.kind not in ("mimic_cxr", "manifest"):
+            raise ConfigError(f"data set text=report: {self.kind} has no reports")
+
+    def folder(self, data_root: str | Path | None) -> Path:
+        """The site's folder: ``root``, taken from ``data_root`` if it is relative."""
+        root = Path(self.root).expanduser()
+        return root if data_root is None else Path(data_root).expanduser() / root
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """All sites of a run.
+
+    Attributes:
+        root: folder that relative site roots are taken from; ``None`` means the working folder.
+        cache: folder of decoded images; ``None`` leaves the choice to the command.
+        sites: name of a site -> its data.
+    """
+
+    root: str | None = None
+    cache: str | None = None
+    sites: dict[str, DatasetConfig] = field(default_factory=dict)
+
+
+def _one_of(key: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"data set {key}={value}: use one of {', '.join(map(str, allowed))}")

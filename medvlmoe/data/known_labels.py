@@ -1,0 +1,49 @@
+"""Label names that data sets share, in one spelling, and the label spaces of the five benchmarks.
+
+Sources: Wang et al. 2017 (ChestX-ray14), Irvin et al. 2019 (CheXpert; MIMIC-CXR-JPG uses the same fourteen),
+Yang et al. 2023 (MedMNIST).
+"""
+
+CHESTXRAY14 = (
+    "Atelectasis", "Cardiomegaly", "Pleural Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
+    "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural Thickening", "Hernia",
+)  # fmt: skip
+
+CHEXPERT = (
+    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
+    "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
+    "Support Devices",
+)  # fmt: skip
+
+COLORECTAL_TISSUE = (
+    "adipose", "background", "debris", "lymphocytes", "mucus", "smooth muscle", "normal colon mucosa",
+    "cancer-associated stroma", "colorectal adenocarcinoma epithelium",
+)  # fmt: skip
+
+DIABETIC_RETINOPATHY = ("none", "mild", "moderate", "severe", "proliferative")
+
+# Spellings in the wild -> canonical name, compared in lower case with "_" read as a blank.
+_ALIASES = {
+    "effusion": "Pleural Effusion",
+    "pleural thickening": "Pleural Thickening",
+    "enlarged cardiom.": "Enlarged Cardiomediastinum",
+    "airspace opacity": "Lung Opacity",
+    "covid19": "COVID-19",
+    "covid-19": "COVID-19",
+}
+_FINDINGS = tuple(dict.fromkeys((*CHESTXRAY14, *CHEXPERT)))
+_SPELLINGS = {name.lower(): name for name in _FINDINGS} | _ALIASES
+
+
+def canonical_label(name: str) -> str:
+    """The one spelling of a finding that all sites share; an unknown name is only stripped.
+
+    Example: ``canonical_label("Effusion") == canonical_label("pleural_effusion") == "Pleural Effusion"``.
+    """
+    stripped = " ".join(name.split())
+    return _SPELLINGS.get(stripped.lower().replace("_", " "), stripped)
+
+
+def finding_order(name: str) -> tuple[int, str]:
+    """Sort key of multilabel names: the known findings in their published order, then all others by alphabet."""
+    return (_FINDINGS.index(name) if name in _FINDINGS else len(_FINDINGS), name)

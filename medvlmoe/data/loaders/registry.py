@@ -1,0 +1,51 @@
+"""Which loader reads which kind of data set."""
+
+from pathlib import Path
+
+from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.index import SiteIndex, arrange
+from medvlmoe.data.labels import LabelSpace
+from medvlmoe.data.loaders import chestxray14, chexpert, manifest, medmnist, mimic_cxr
+from medvlmoe.errors import DataError
+
+_READERS = {
+    "chestxray14": chestxray14.read,
+    "chexpert": chexpert.read,
+    "mimic_cxr": mimic_cxr.read,
+    "pathmnist": medmnist.read,
+    "retinamnist": medmnist.read,
+    "manifest": manifest.read,
+}
+
+
+def load_index(config: DatasetConfig, data_root: str | Path | None = None) -> SiteIndex:
+    """All records of a site with their splits, checked; no image is opened.
+
+    Raises:
+        DataError: files are missing or malformed, or the site cannot be learned from.
+        ConfigError: the configuration contradicts the files.
+    """
+    root = config.folder(data_root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; set data.root, or the site's root, to where the data lie")
+    return arrange(_READERS[config.kind](config, root), config)
+
+
+def site_label_space(config: DatasetConfig, data_root: str | Path | None = None) -> LabelSpace:
+    """The site's own label space, without reading tables or images.
+
+    Raises:
+        ConfigError: the manifest is missing or malformed.
+    """
+    if config.kind == "manifest":
+        return manifest.load_manifest(config, config.folder(data_root)).label_space
+    return LabelSpace.known(SPACE_OF_KIND[config.kind])
+
+
+SPACE_OF_KIND = {
+    "chestxray14": "chestxray14",
+    "chexpert": "chexpert",
+    "mimic_cxr": "mimic_cxr",
+    "pathmnist": "colorectal_tissue",
+    "retinamnist": "diabetic_retinopathy",
+}

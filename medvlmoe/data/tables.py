@@ -1,0 +1,108 @@
+"""Read CSV tables as text, with errors that name the file, the line and the mend."""
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from medvlmoe.errors import DataError
+
+_OTHER_DELIMITERS = (";", "\t")  # spreadsheets of many countries write these
+
+
+def read_table(
+    path: Path, columns: Sequence[str] = (), *, encoding: str | None = None, declare: str = "save it as UTF-8"
+) -> pd.DataFrame:
+    """Read a CSV file (``.gz`` too); every cell is a string without blanks around it, empty where there is none.
+
+    Args:
+        path: the file.
+        columns: columns that must be there.
+        encoding: tried when the file is not UTF-8.
+        declare: mend offered for a file in another encoding.
+
+    Returns:
+        All columns; the index is the line of the file on which the record ends.
+
+    Raises:
+        DataError: the file is missing, in another encoding, not a table, or lacks a column.
+    """
+    text = _decoded(path, encoding, declare)
+    header, rows, lines = _parsed(path, text)
+    table = pd.DataFrame(rows, columns=pd.Index(header), index=pd.Index(lines, dtype="int64"), dtype=str)
+    require_columns(path, table, columns)
+    return table
+
+
+def require_columns(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Check that the columns are there.
+
+    Raises:
+        DataError: names those that are missing and those that are there.
+    """
+    there = list(table.columns)
+    missing = [column for column in dict.fromkeys(columns) if column not in there]
+    if missing:
+        raise DataError(f"{path}: no column {', '.join(map(repr, missing))}; there are {', '.join(map(repr, there))}")
+
+
+def _parsed(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int]]:
+    first_line = text.partition("\n")[0]
+    delimiter = "," if "," in first_line else next((mark for mark in _OTHER_DELIMITERS if mark in first_line), ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        for row in reader:
+            if len(row) != len(header):
+                if not row:
+                    continue  # an empty line
+                if any(row[len(header) :]) or len(row) < len(header):
+                    raise DataError(
+                        f"{path} line {reader.line_num}: {len(row)} cells below a header of {len(header)}; "
+                        "put quotes around cells that hold the separator"
+                    )
+            rows.append([cell.strip() for cell in row[: len(header)]])
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num}: not a CSV table ({error})") from error
+    if not any(header):
+        raise DataError(f"{path}: the table is empty, it has no header")
+    named = [column for column in header if column]
+    if len(set(named)) != len(named):
+        twice = next(column for column in named if named.count(column) > 1)
+        raise DataError(f"{path}: the column '{twice}' is there twice; rename one")
+    return header, rows, lines
+
+
+def _decoded(path: Path, encoding: str | None, declare: str) -> str:
+    content = _content(path)
+    try:
+        text = content.decode("utf-8-sig")
+        if "\x00" not in text:  # UTF-16 of plain letters is valid UTF-8 with zero bytes in between
+            return text
+        start = content.index(0)
+    except UnicodeDecodeError as error:
+        start = error.start + (len(content) - len(error.object))  # the decoder does not count a byte order mark
+    problem = f"byte {start} (line {1 + content[:start].count(10)}) is 0x{content[start]:02x}"
+    if encoding is None:
+        raise DataError(f"{path}: not UTF-8, {problem}; {declare}")
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except (UnicodeError, LookupError) as error:
+        raise DataError(f"{path}: neither UTF-8 ({problem}) nor {encoding} ({error}); {declare}") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error

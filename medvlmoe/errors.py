@@ -1,0 +1,34 @@
+"""Errors that a user can mend, and the exit codes of the command line.
+
+Exit codes: 0 success, 1 a bug (traceback shown), 2 a mistake in configuration, data or files (one line shown),
+3 a federation that could not reach its quorum, 130 interrupted.
+"""
+
+EXIT_BUG = 1
+EXIT_USER_ERROR = 2
+EXIT_NO_QUORUM = 3
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what is wrong, where, and the mend."""
+
+    exit_code = EXIT_USER_ERROR
+
+
+class ConfigError(UserError):
+    """A configuration key or value is unknown or contradicts another."""
+
+
+class DataError(UserError):
+    """A data set, table or image is missing or malformed."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, cannot be written, or belongs to another configuration."""
+
+
+class QuorumError(UserError):
+    """Too few sites took part for the federation to go on."""
+
+    exit_code = EXIT_NO_QUORUM

@@ -1,0 +1,30 @@
+"""The MedVLMoE model: encoders, cross-modal fusion, sparse experts, head."""
+
+from medvlmoe.torchvision_operators import declare_missing_operators
+
+declare_missing_operators()  # before any module below imports timm or transformers
+
+from medvlmoe.model.config import FusionConfig, MedVLMoEConfig, MoEConfig, TextConfig, VisionConfig  # noqa: E402
+from medvlmoe.model.fusion import CrossModalFusion  # noqa: E402
+from medvlmoe.model.image_classifier import ImageClassifier, build_image_classifier  # noqa: E402
+from medvlmoe.model.medvlmoe import MedVLMoE, build_model  # noqa: E402
+from medvlmoe.model.moe import RoutingDecision, SparseMoE  # noqa: E402
+from medvlmoe.model.output import MedVLMoEOutput  # noqa: E402
+from medvlmoe.model.vision import image_normalisation  # noqa: E402
+
+__all__ = [
+    "CrossModalFusion",
+    "FusionConfig",
+    "ImageClassifier",
+    "MedVLMoE",
+    "MedVLMoEConfig",
+    "MedVLMoEOutput",
+    "MoEConfig",
+    "RoutingDecision",
+    "SparseMoE",
+    "TextConfig",
+    "VisionConfig",
+    "build_image_classifier",
+    "build_model",
+    "image_normalisation",
+]

@@ -1,0 +1,218 @@
+"""Configuration of the model. The defaults are the paper's model; every open reading of the paper is one key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from medvlmoe.errors import ConfigError
+
+BYTE_TOKENIZER = "byte"
+BYTE_VOCABULARY_SIZE = 260  # 256 bytes and four special tokens
+
+
+@dataclass(kw_only=True)
+class VisionConfig:
+    """The image encoder.
+
+    Attributes:
+        backbone: a timm model name; vision transformers and convolutional networks both work.
+        image_size: height and width of the images in pixels.
+        channels: colour channels of the images.
+        weights: ``None`` (random), a local ``.safetensors`` file, or the tag of pretrained weights that timm knows
+            for the backbone (``openai``, ``laion2b``, …; downloaded by timm).
+        normalisation: ``group`` replaces batch normalisation by group normalisation, so that a prediction never
+            depends on the other images of the batch and sites share no batch statistics; ``batch`` keeps it.
+        normalisation_groups: channels are cut into this many groups (into fewer where it does not divide them).
+        output_stride: for convolutional backbones, pixels per token side (8, 16 or 32); ``None`` is the backbone's own.
+        drop_path: probability of skipping a residual block in training, rising to this value at the last block.
+    """
+
+    backbone: str = "vit_large_patch14_clip_224"
+    image_size: int = 224
+    channels: int = 3
+    weights: str | None = None
+    normalisation: str = "group"
+    normalisation_groups: int = 32
+    output_stride: int | None = None
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive("vision", self, "image_size", "channels", "normalisation_groups")
+        _one_of("vision", self, "normalisation", ("group", "batch"))
+        _one_of("vision", self, "output_stride", (None, 8, 16, 32))
+        _probability("vision", self, "drop_path")
+
+
+@dataclass(kw_only=True)
+class TextConfig:
+    """The text encoder, a BioGPT.
+
+    Attributes:
+        tokenizer: ``byte`` (needs no files), a directory with BioGPT's vocabulary, or a hub id.
+        max_tokens: longer texts are cut.
+        vocabulary_size: rows of the embedding table; at least the tokenizer's.
+        hidden_size: width of the token states.
+        layers: decoder layers.
+        heads: attention heads of a layer.
+        feed_forward_size: inner width of a layer's feed-forward part.
+        max_positions: rows of BioGPT's own table of positions.
+        dropout: on embeddings, attention weights and layer outputs, in training.
+        weights: ``None`` (random), a local ``.safetensors`` file of this encoder, or a directory or hub id for
+            ``BioGptModel.from_pretrained``, whose sizes must be the ones given here.
+        pool: how a text becomes one vector: ``mean`` of its tokens or its ``last`` token. Never the first token:
+            BioGPT is causal, its state there is the same for every text.
+    """
+
+    tokenizer: str = "microsoft/biogpt"
+    max_tokens: int = 128
+    vocabulary_size: int = 42384
+    hidden_size: int = 1024
+    layers: int = 24
+    heads: int = 16
+    feed_forward_size: int = 4096
+    max_positions: int = 1024
+    dropout: float = 0.1
+    weights: str | None = None
+    pool: str = "mean"
+
+    def __post_init__(self) -> None:
+        _positive("text", self, "max_tokens", "vocabulary_size", "hidden_size", "layers", "heads")
+        _positive("text", self, "feed_forward_size", "max_positions")
+        _probability("text", self, "dropout")
+        _one_of("text", self, "pool", ("mean", "last"))
+        _divides("text", self, "heads", "hidden_size")
+        if self.max_tokens > self.max_positions:
+            raise ConfigError(
+                f"model.text.max_tokens={self.max_tokens}: BioGPT's position table has max_positions="
+                f"{self.max_positions} rows; raise it or cut the texts shorter"
+            )
+        if self.tokenizer == BYTE_TOKENIZER and self.vocabulary_size < BYTE_VOCABULARY_SIZE:
+            raise ConfigError(
+                f"model.text.vocabulary_size={self.vocabulary_size}: "
+                f"tokenizer=byte needs at least {BYTE_VOCABULARY_SIZE}"
+            )
+
+
+@dataclass(kw_only=True)
+class FusionConfig:
+    """Projections, positions, cross-attention and modality gate (paper, section 3.3).
+
+    Attributes:
+        dim: d, the width of both projected modalities.
+        tokens: ``all`` image and text tokens attend to each other; ``cls`` is the literal single-token reading,
+            in which every attention weight is 1, so that F_v holds no image and F_t no text (reading A1).
+        projections: ``shared`` W_Q, W_K, W_V in both directions, or ``separate`` ones (A3).
+        heads: attention heads (A3; the paper writes one).
+        output_projection: a linear layer after the attention of each direction (A3).
+        residual: add the querying tokens, F_v + z_v and F_t + z_t (A4). The paper's formula has none; then an image
+            reaches F_v only through attention weights. Recommended when training from scratch.
+        layer_norm: normalise the tokens of both directions before they are pooled (A4).
+        gate: ``modality`` weighs F_v and F_t by one number each, ``vector`` every component, ``none`` nothing (A5).
+        gate_bias: initial bias of the gate; 1.0 starts it near sigmoid(1) = 0.73 (A5).
+        max_text_positions: rows of the learned table of text positions.
+    """
+
+    dim: int = 512
+    tokens: str = "all"
+    projections: str = "shared"
+    heads: int = 1
+    output_projection: bool = False
+    residual: bool = False
+    layer_norm: bool = True
+    gate: str = "modality"
+    gate_bias: float = 1.0
+    max_text_positions: int = 256
+
+    def __post_init__(self) -> None:
+        _positive("fusion", self, "dim", "heads", "max_text_positions")
+        _one_of("fusion", self, "tokens", ("all", "cls"))
+        _one_of("fusion", self, "projections", ("shared", "separate"))
+        _one_of("fusion", self, "gate", ("modality", "vector", "none"))
+        _divides("fusion", self, "heads", "dim")
+
+
+@dataclass(kw_only=True)
+class MoEConfig:
+    """The sparse mixture of experts (paper, section 3.4).
+
+    Attributes:
+        experts: K, the number of experts.
+        top_k: experts that each input is sent to.
+        hidden_size: inner width of an expert; ``None`` is the fused width 2d (A7: "2d-layer MLP" read as a
+            two-layer perceptron of width 2d).
+        unit: what is routed: each ``sample``, or each image ``token`` together with the pooled text (A6).
+        renormalise: divide the chosen routing weights by their sum Z (A8).
+        residual: add the input of the mixture to its output. Not in the paper; lets a small data set train the head
+            before every expert has seen enough samples.
+        balance_alpha: weight of the load-balancing loss.
+        balance_scale: ``paper`` is alpha * sum f_k p_k, ``switch`` multiplies by K (A9).
+    """
+
+    experts: int = 8
+    top_k: int = 2
+    hidden_size: int | None = None
+    unit: str = "sample"
+    renormalise: bool = True
+    residual: bool = False
+    balance_alpha: float = 0.01
+    balance_scale: str = "paper"
+
+    def __post_init__(self) -> None:
+        _positive("moe", self, "experts", "top_k")
+        if self.hidden_size is not None:
+            _positive("moe", self, "hidden_size")
+        _one_of("moe", self, "unit", ("sample", "token"))
+        _one_of("moe", self, "balance_scale", ("paper", "switch"))
+        if self.top_k > self.experts:
+            raise ConfigError(f"model.moe.top_k={self.top_k}: at most the number of experts, {self.experts}")
+        if self.balance_alpha < 0:
+            raise ConfigError(f"model.moe.balance_alpha={self.balance_alpha}: use 0 or more")
+
+
+@dataclass(kw_only=True)
+class MedVLMoEConfig:
+    """The whole model. The defaults are the ``paper`` preset."""
+
+    name: str = "paper"
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    moe: MoEConfig = field(default_factory=MoEConfig)
+
+    def __post_init__(self) -> None:
+        if self.text.max_tokens > self.fusion.max_text_positions:
+            raise ConfigError(
+                f"model.text.max_tokens={self.text.max_tokens}: fusion.max_text_positions="
+                f"{self.fusion.max_text_positions} is smaller; raise it or cut the texts shorter"
+            )
+        if self.moe.unit == "token" and self.fusion.tokens == "cls":
+            raise ConfigError("model.moe.unit=token needs fusion.tokens=all: with cls there is one token")
+
+    @property
+    def expert_hidden_size(self) -> int:
+        """Inner width of an expert."""
+        return 2 * self.fusion.dim if self.moe.hidden_size is None else self.moe.hidden_size
+
+
+def _one_of(part: str, config: object, key: str, allowed: Sequence[object]) -> None:
+    value = getattr(config, key)
+    if value not in allowed:
+        raise ConfigError(f"model.{part}.{key}={value}: use one of {', '.join(map(str, allowed))}")
+
+
+def _positive(part: str, config: object, *keys: str) -> None:
+    for key in keys:
+        if getattr(config, key) < 1:
+            raise ConfigError(f"model.{part}.{key}={getattr(config, key)}: use 1 or more")
+
+
+def _probability(part: str, config: object, key: str) -> None:
+    if not 0 <= getattr(config, key) < 1:
+        raise ConfigError(f"model.{part}.{key}={getattr(config, key)}: use 0 or more and less than 1")
+
+
+def _divides(part: str, config: object, key: str, total: str) -> None:
+    if getattr(config, total) % getattr(config, key):
+        raise ConfigError(
+            f"model.{part}.{key}={getattr(config, key)} does not divide {total}={getattr(config, total)}; "
+            f"choose a divisor"
+        )

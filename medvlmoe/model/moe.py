@@ -1,0 +1,107 @@
+"""Sparse mixture of experts with top-k routing.
+
+Shapes: N routed units (samples, or image tokens), F fused width 2d, K experts, J chosen experts per unit (top-k).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from medvlmoe.model.config import MoEConfig
+
+
+class RoutingDecision(NamedTuple):
+    """Where each unit is sent.
+
+    Attributes:
+        probabilities_BK: R(F) = softmax(W_r F), float32.
+        expert_index_BJ: chosen experts, most probable first.
+        expert_weight_BJ: their weights, float32; they sum to 1 when renormalised.
+
+    With ``moe.unit=token`` the first dimension runs over the image tokens of all samples.
+    """
+
+    probabilities_BK: Tensor
+    expert_index_BJ: Tensor
+    expert_weight_BJ: Tensor
+
+
+class Expert(nn.Sequential):
+    """A two-layer perceptron F -> hidden -> F with GELU (reading A7)."""
+
+    def __init__(self, width: int, hidden_size: int) -> None:
+        super().__init__(nn.Linear(width, hidden_size), nn.GELU(), nn.Linear(hidden_size, width))
+
+
+class SparseMoE(nn.Module):
+    """MoE(F) = sum over the top-k experts of R_k(F) / Z * E_k(F) (paper, section 3.4; readings A6 to A9).
+
+    Each expert is a module of its own and runs once on the units sent to it: an expert without any is not run and
+    its gradients stay ``None``. Routing is computed in float32, under autocast too.
+
+    Args:
+        width: F, size of the input and of the output.
+        hidden_size: inner width of an expert; ``None`` is ``width``.
+        config: number of experts, top-k and the load-balancing loss.
+
+    Attributes:
+        routed_samples_K: units sent to each expert in training mode since the last reset (int64, not in checkpoints).
+    """
+
+    routed_samples_K: Tensor
+
+    def __init__(self, width: int, config: MoEConfig, hidden_size: int | None = None) -> None:
+        super().__init__()
+        self.top_k = config.top_k
+        self.renormalise = config.renormalise
+        self.residual = config.residual
+        scale = config.experts if config.balance_scale == "switch" else 1
+        self.balance_factor = config.balance_alpha * scale
+        self.router = nn.Linear(width, config.experts, bias=False)  # row k belongs to expert k
+        self.experts = nn.ModuleList(Expert(width, hidden_size or width) for _ in range(config.experts))
+        self.register_buffer("routed_samples_K", torch.zeros(config.experts, dtype=torch.int64), persistent=False)
+
+    def forward(self, fused_NF: Tensor) -> tuple[Tensor, Tensor, RoutingDecision]:
+        """Route, run the experts, combine.
+
+        Returns:
+            The combined outputs of shape (N, F), the load-balancing loss (a scalar) and the routing decision.
+        """
+        routing = self._route(fused_NF)
+        counts_K = torch.bincount(routing.expert_index_BJ.flatten(), minlength=len(self.experts))
+        if self.training:
+            self.routed_samples_K += counts_K
+        output_NF = self._run_experts(fused_NF, routing, counts_K)
+        if self.residual:
+            output_NF = output_NF + fused_NF
+        balance = self.balance_factor * balance_sum(routing.probabilities_BK, counts_K)
+        return output_NF, balance, routing
+
+    def _route(self, fused_NF: Tensor) -> RoutingDecision:
+        # Half precision flips close decisions, and the loss of a flip is not small.
+        with torch.autocast(fused_NF.device.type, enabled=False):
+            probabilities_NK = self.router(fused_NF.float()).softmax(-1)
+        weight_NJ, index_NJ = probabilities_NK.topk(self.top_k, dim=-1)
+        if self.renormalise:
+            weight_NJ = weight_NJ / weight_NJ.sum(-1, keepdim=True)
+        return RoutingDecision(probabilities_NK, index_NJ, weight_NJ)
+
+    def _run_experts(self, fused_NF: Tensor, routing: RoutingDecision, counts_K: Tensor) -> Tensor:
+        units, width = fused_NF.shape
+        order = routing.expert_index_BJ.flatten().argsort(stable=True)
+        copies = fused_NF.unsqueeze(1).expand(units, self.top_k, width).reshape(-1, width)
+        chunks = copies[order].split(counts_K.tolist())
+        outputs = [expert(chunk) for expert, chunk in zip(self.experts, chunks, strict=True) if len(chunk)]
+        # Undo the sort and add the J outputs of a unit in a fixed order; index_add_ is not deterministic on GPUs.
+        output_NJF = torch.cat(outputs)[order.argsort()].view(units, self.top_k, width)
+        return (output_NJF * routing.expert_weight_BJ.unsqueeze(-1)).sum(1)
+
+
+def balance_sum(probabilities_NK: Tensor, counts_K: Tensor) -> Tensor:
+    """sum_k f_k p_k: f_k the share of assignments that go to expert k (sums to 1), p_k its mean probability.
+
+    1/K when both are uniform; gradients flow through p only (reading A9).
+    """
+    share_K = counts_K / counts_K.sum()
+    return (share_K * probabilities_NK.mean(0)).sum()

@@ -1,0 +1,72 @@
+"""Rows of a dataset as batches, in an order that depends on the seed and the epoch only."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from typing import Protocol, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from medvlmoe.data.batch import Batch
+from medvlmoe.seeds import seeded_generator
+
+Value = TypeVar("Value")
+
+
+class BatchSource(Protocol):
+    """A dataset that gives whole batches, such as ``medvlmoe.data``'s."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def __getitems__(self, indices: list[int], /) -> Batch:
+        """The batch of these rows, in this order."""
+        ...
+
+
+def shuffled_batches(row_count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The rows of every step of an epoch: a permutation cut into batches.
+
+    A last batch of one row joins the one before it: batch statistics need two.
+    """
+    order = torch.randperm(row_count, generator=seeded_generator(seed, "shuffle", epoch)).tolist()
+    batches = ordered_batches(order, batch_size)
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return batches
+
+
+def ordered_batches(rows: Iterable[int], batch_size: int) -> list[list[int]]:
+    """``rows`` cut into batches, the last one maybe shorter."""
+    listed = list(rows)
+    return [listed[start : start + batch_size] for start in range(0, len(listed), batch_size)]
+
+
+def load_batches(dataset: BatchSource, batches: list[list[int]], workers: int) -> Iterator[Batch]:
+    """The batches in their order, loaded here (``workers=0``) or by processes ahead of time."""
+    if workers == 0:
+        yield from (dataset.__getitems__(rows) for rows in batches)
+        return
+    assert isinstance(dataset, Dataset) or hasattr(dataset, "__getitems__")
+    yield from DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        num_workers=min(workers, len(batches)),
+        collate_fn=_unchanged,
+        generator=torch.Generator(),  # else the loader draws from the random stream that dropout uses
+    )
+
+
+def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
+    """Cut a batch into up to ``parts`` micro-batches of nearly equal size, in order."""
+    sizes = [len(chunk) for chunk in torch.arange(len(batch)).tensor_split(parts) if len(chunk)]
+    start = 0
+    for size in sizes:
+        rows = slice(start, start + size)
+        yield replace(batch, **{field.name: getattr(batch, field.name)[rows] for field in fields(batch)})
+        start += size
+
+
+def _unchanged(value: Value) -> Value:
+    return value

@@ -1,0 +1,94 @@
+"""The ServerApp: an ordinary Flower app around the round loop."""
+
+import logging
+import math
+import shlex
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from medvlmoe.configuration import compose, to_mapping
+from medvlmoe.data.labels import LabelSpace
+from medvlmoe.files import save_tensors
+from medvlmoe.run_folder import RunFolder, peak_memory_bytes
+from server.global_model import GlobalModel
+from server.participation import await_nodes, introductions
+from server.rounds import RoundLoop
+from strategies import build_strategy
+from strategies.messages import Metric
+from strategies.run_config import RunConfig
+
+logger = logging.getLogger(__name__)
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the federation that ``overrides`` of the Flower run configuration describes."""
+    run_federation(grid, compose(RunConfig, shlex.split(str(context.run_config.get("overrides", "")))))
+
+
+def run_federation(grid: Grid, config: RunConfig) -> dict[str, Any]:
+    """Wait for the sites, run the rounds, evaluate on every site's test split, write ``summary.json``.
+
+    Returns:
+        The summary.
+
+    Raises:
+        QuorumError: too few sites.
+        ConfigError, CheckpointError: the run folder is taken, of another configuration, or cannot be written.
+    """
+    nodes = await_nodes(grid, config.federation.sites, config.federation.connect_seconds)
+    known = introductions(grid, nodes, config.federation.connect_seconds)
+    label_space = LabelSpace.union([introduction.label_space for introduction in known.values()])
+    model = GlobalModel.initial(config.model, label_space, config.seed)
+    strategy = build_strategy(
+        config.strategy,
+        expert_count=config.model.moe.experts,
+        label_count=len(label_space.labels),
+        quorum=config.federation.quorum or len(nodes),
+    )
+    # The folder comes last: a mistake found above leaves nothing behind.
+    folder = RunFolder.open(config.output, f"federated-seed{config.seed}", to_mapping(config), resume=config.resume)
+    sites = {node: introduction.name for node, introduction in known.items()}
+    loop = RoundLoop(grid, sites, model, strategy, config, folder)
+    loop.run()
+    save_tensors(folder.checkpoints / "final.safetensors", model.state(), model.metadata(round=loop.state.best_round()))
+    summary = summarize(config, loop.evaluate(("test",)), loop.state.round, folder.seconds())
+    folder.write_summary(summary)
+    return summary
+
+
+def summarize(
+    config: RunConfig, metrics_by_site: dict[str, dict[str, Metric]], rounds: int, seconds: float
+) -> dict[str, Any]:
+    """``summary.json`` of a federated run from the sites' evaluation replies."""
+    sites = {site: _site_summary(metrics) for site, metrics in sorted(metrics_by_site.items())}
+    defined = [entry["auc"] for entry in sites.values() if entry["auc"] is not None]
+    return {
+        "mode": "federated",
+        "seed": config.seed,
+        "rounds": rounds,
+        "sites": sites,
+        "mean_auc": sum(defined) / len(defined) if defined else None,
+        "seconds": round(seconds, 1),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def _site_summary(metrics: dict[str, Metric]) -> dict[str, Any]:
+    def number(name: str) -> float | None:
+        value = metrics.get(f"test/{name}")
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+    low, high = number("auc_low"), number("auc_high")
+    return {
+        "split": "test",
+        "n": int(number("n") or 0),
+        "auc": number("auc"),
+        "auc_ci": [low, high] if low is not None and high is not None else None,
+        "labels_averaged": int(number("labels_averaged") or 0),
+        "accuracy": number("accuracy"),
+    }

@@ -1,0 +1,54 @@
+"""The global model at the server: what travels, what is frozen, and how it is saved."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from medvlmoe.model.config import MedVLMoEConfig
+from medvlmoe.model import build_model
+
+from medvlmoe.configuration import to_mapping
+from medvlmoe.data.labels import LabelSpace
+from strategies.exchange import exchanged_tensors
+
+
+@dataclass(kw_only=True)
+class GlobalModel:
+    """Parameters of the global model.
+
+    Attributes:
+        config: architecture.
+        label_space: rows of the head.
+        exchanged: tensors that travel and are merged.
+        fixed: the rest of the model's state (frozen encoders).
+    """
+
+    config: MedVLMoEConfig
+    label_space: LabelSpace
+    exchanged: dict[str, torch.Tensor]
+    fixed: dict[str, torch.Tensor]
+
+    @classmethod
+    def initial(cls, config: MedVLMoEConfig, label_space: LabelSpace, seed: int) -> "GlobalModel":
+        """The model before the first round; the same for the same seed wherever it is built."""
+        model = build_model(config, len(label_space.labels), seed)
+        exchanged = exchanged_tensors(model)
+        fixed = {name: tensor for name, tensor in model.state_dict().items() if name not in exchanged}
+        return cls(config=config, label_space=label_space, exchanged=exchanged, fixed=fixed)
+
+    def replace(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over the parameters of a checkpoint."""
+        self.exchanged = {name: state[name] for name in self.exchanged}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The whole model's state."""
+        return {**self.fixed, **self.exchanged}
+
+    def metadata(self, **more: Any) -> dict[str, str]:
+        """What a reader of the checkpoint needs to build the model again (see ``medvlmoe evaluate``)."""
+        return {
+            "model": json.dumps(to_mapping(self.config)),
+            "label_space": json.dumps(self.label_space.to_dict()),
+            **{key: json.dumps(value) for key, value in more.items()},
+        }

@@ -1,0 +1,235 @@
+"""The round loop: send, train at the sites, merge in the fixed order of the sites, record, save, and resume."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from flwr.app import Message
+from flwr.serverapp import Grid
+from medvlmoe.model.groups import parameter_group
+
+from medvlmoe.errors import CheckpointError, QuorumError
+from medvlmoe.run_folder import RunFolder
+from server.checkpoint import ServerCheckpoints, ServerState
+from server.global_model import GlobalModel
+from server.ledger import ledger_lines
+from server.participation import replies_in_order
+from strategies import FedAvg
+from strategies.codecs import codec_by_name
+from strategies.messages import InvalidMessageError, Metric, RoundConfig, build_request, read_evaluation_reply
+from strategies.run_config import RunConfig
+
+logger = logging.getLogger(__name__)
+
+
+class RoundLoop:
+    """Runs a federation's rounds.
+
+    Args:
+        grid: the federation.
+        sites: site name by Flower node id.
+        model: the global model before the first round.
+        strategy: merge rule.
+        config: the run's configuration.
+        folder: the run's folder. A state found in it is gone on with.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        sites: dict[int, str],
+        model: GlobalModel,
+        strategy: FedAvg,
+        config: RunConfig,
+        folder: RunFolder,
+    ) -> None:
+        self.grid = grid
+        self.model = model
+        self.strategy = strategy
+        self.config = config
+        self.folder = folder
+        self.checkpoints = ServerCheckpoints(folder.checkpoints)
+        # The order of names is the order of the merge, so that the result does not depend on who is fastest.
+        self.nodes = {name: node for node, name in sorted(sites.items(), key=lambda item: item[1])}
+        strategy.site_names = dict(sites)
+        self.state = self._restore()
+
+    def run(self) -> None:
+        """Run the rounds that are left, then choose the model that the run ends with."""
+        federation = self.config.federation
+        while self.state.round < federation.rounds and not self._out_of_patience():
+            self._run_round(self.state.round + 1)
+        if self.state.round not in self.state.auc_by_round:
+            self._note_auc(self.state.round, self._validate())
+            self.checkpoints.save_state(self.state)
+        best = self.state.best_round()
+        if federation.select == "best" and best is not None and best != self.state.round:
+            logger.info("the run ends with the model of round %d, the best on validation", best)
+            self.model.replace(self.checkpoints.load_model(best))
+
+    def evaluate(self, splits: tuple[str, ...], *, intervals: bool = True) -> dict[str, dict[str, Metric]]:
+        """Evaluate the global model at every site: metrics by site name, keys ``split/metric``."""
+        found: dict[str, dict[str, Metric]] = {}
+        request = self._request(self.state.round, splits=splits, intervals=intervals)
+        for site, reply in self._send("evaluate", request):
+            if reply is None or reply.has_error():
+                logger.warning("site %s did not evaluate", site)
+                continue
+            try:
+                found[site] = read_evaluation_reply(reply.content, self.state.round)
+            except InvalidMessageError as fault:
+                logger.warning("evaluation of site %s rejected: %s", site, fault)
+        return found
+
+    def _run_round(self, server_round: int) -> None:
+        quorum = min(self.config.federation.quorum or len(self.nodes), len(self.nodes))
+        self.strategy.quorum = quorum
+        for attempt in range(self.config.federation.retries + 1):
+            started = time.monotonic()
+            silent: list[str] = []
+            self.strategy.start_round(self.model.exchanged)
+            request = self._request(server_round)
+            merged = self.strategy.merge_replies(server_round, self._received(request, silent))
+            record = self.strategy.record
+            if merged is not None:
+                self._finish_round(server_round, merged, silent, time.monotonic() - started)
+                return
+            absent = {**record.failed, **record.rejected, **dict.fromkeys(silent, "no reply before the deadline")}
+            logger.warning(
+                "round %d, attempt %d: %d of %d sites, model unchanged", server_round, attempt + 1,
+                len(record.merged), quorum,
+            )  # fmt: skip
+        listed = "; ".join(f"{site}: {reason}" for site, reason in sorted(absent.items()))
+        raise QuorumError(f"round {server_round} did not reach its quorum of {quorum} sites ({listed})")
+
+    def _finish_round(
+        self, server_round: int, merged: dict[str, torch.Tensor], silent: list[str], seconds: float
+    ) -> None:
+        record, state = self.strategy.record, self.state
+        before = {
+            site: float(part.metrics["validation_auc"])  # type: ignore[arg-type]
+            for site, part in record.merged.items()
+            if "validation_auc" in part.metrics
+        }
+        self._note_auc(server_round - 1, before)
+        experts = range(self.strategy.expert_count)
+        moved = [any(float(part.weights.experts_K[k]) > 0 for part in record.merged.values()) for k in experts]
+        state.expert_moved_in = [
+            server_round if now else earlier for now, earlier in zip(moved, state.expert_moved_in, strict=True)
+        ]
+        self.model.exchanged = merged
+        state.round = server_round
+        line = {
+            "round": server_round,
+            "seconds": round(seconds, 3),
+            "validation_auc_before": self.state.auc_by_round.get(server_round - 1),
+            "sites": self._site_lines(silent),
+            "bytes_by_group": self._bytes_by_group(),
+            "expert_samples": [
+                sum(float(part.weights.experts_K[k]) for part in record.merged.values()) for k in experts
+            ],
+        }
+        self.folder.record_round(line, ledger_lines(server_round, record, state.expert_moved_in))
+        self.checkpoints.save(state, self.model.state(), self.model.metadata(round=server_round))
+        logger.info(
+            "round %d of %d: %d sites merged in %.1f s, validation AUC before it %s",
+            server_round,
+            self.config.federation.rounds,
+            len(record.merged),
+            seconds,
+            _rounded(line["validation_auc_before"]),
+        )
+
+    def _site_lines(self, silent: list[str]) -> dict[str, dict[str, Any]]:
+        record = self.strategy.record
+        lines: dict[str, dict[str, Any]] = {
+            site: {
+                "outcome": "merged",
+                "examples": part.examples,
+                "routed_samples": part.weights.experts_K.tolist(),
+                "update_norms": part.update_norms,
+                **part.metrics,
+            }
+            for site, part in record.merged.items()
+        }
+        lines |= {site: {"outcome": "rejected", "reason": reason} for site, reason in record.rejected.items()}
+        lines |= {site: {"outcome": "failed", "reason": reason} for site, reason in record.failed.items()}
+        lines |= {site: {"outcome": "no reply"} for site in silent}
+        return lines
+
+    def _received(self, request: Any, silent: list[str]) -> Iterator[Message]:
+        for site, reply in self._send("train", request):
+            if reply is None:
+                silent.append(site)
+            else:
+                yield reply
+
+    def _send(self, kind: str, request: Any) -> Iterator[tuple[str, Message | None]]:
+        messages = [(site, Message(request, dst_node_id=node, message_type=kind)) for site, node in self.nodes.items()]
+        self.strategy.site_of_request = {}
+        return replies_in_order(
+            self.grid, messages, self.config.federation.round_seconds, self.strategy.site_of_request
+        )
+
+    def _request(self, server_round: int, splits: tuple[str, ...] = (), intervals: bool = False) -> Any:
+        federation = self.config.federation
+        round_config = RoundConfig(
+            run=self.folder.identity.replace("/", "_"),
+            round=server_round,
+            rounds=federation.rounds,
+            local_epochs=federation.local_epochs,
+            keep_optimizer_state=federation.keep_optimizer_state,
+            seed=self.config.seed,
+            model=self.model.config,
+            label_space=self.model.label_space,
+            training=self.config.training,
+            splits=splits,
+            intervals=intervals,
+        )
+        return build_request(round_config, self.model.exchanged, self.strategy.codec)
+
+    def _validate(self) -> dict[str, float]:
+        reports = self.evaluate(("validation",), intervals=False)
+        return {site: float(m["validation/auc"]) for site, m in reports.items() if "validation/auc" in m}  # type: ignore[arg-type]
+
+    def _note_auc(self, server_round: int, auc_by_site: dict[str, float]) -> None:
+        if auc_by_site:
+            self.state.auc_by_round[server_round] = sum(auc_by_site.values()) / len(auc_by_site)
+
+    def _out_of_patience(self) -> bool:
+        best, patience = self.state.best_round(), self.config.training.patience
+        known = max(self.state.auc_by_round, default=0)
+        return patience > 0 and best is not None and known - best >= patience
+
+    def _bytes_by_group(self) -> dict[str, int]:
+        # One site, one direction: the reply has the same tensors in the same format as the request.
+        codec = codec_by_name(self.strategy.codec)
+        counts: dict[str, int] = {}
+        for name, tensor in self.model.exchanged.items():
+            group = parameter_group(name)
+            counts[group] = counts.get(group, 0) + codec.byte_count(tensor)
+        return counts
+
+    def _restore(self) -> ServerState:
+        state = self.checkpoints.load_state()
+        if state is None:
+            self.folder.forget_rounds_after(0)
+            state = ServerState(expert_moved_in=[0] * self.strategy.expert_count)
+            self.checkpoints.save(state, self.model.state(), self.model.metadata(round=0))
+            return state
+        tensors = self.checkpoints.load_model(state.round)
+        if json.dumps({n: list(t.shape) for n, t in sorted(tensors.items())}) != json.dumps(
+            {n: list(t.shape) for n, t in sorted(self.model.state().items())}
+        ):
+            raise CheckpointError(f"{self.folder.path}: the sites' labels or the model changed since the run started")
+        self.model.replace(tensors)
+        self.folder.forget_rounds_after(state.round)
+        logger.info("resuming after round %d", state.round)
+        return state
+
+
+def _rounded(value: Any) -> str:
+    return "unknown" if value is None else f"{value:.4f}"

@@ -1,0 +1,307 @@
+"""The message contract between server and sites: what each request and reply holds, and how it is checked.
+
+Train request   ``arrays`` ArrayRecord, ``config`` ConfigRecord (one JSON text and the codec's name)
+Train reply     ``arrays`` ArrayRecord, ``metrics`` MetricRecord, ``weights`` MetricRecord
+Evaluate        request as for training; reply ``metrics`` only
+Introduction    a query without content; reply ``site`` ConfigRecord (one JSON text: name, label space, version)
+
+Only numbers and names of labels leave a site. Nothing is unpickled.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from medvlmoe.model.config import MedVLMoEConfig
+
+from medvlmoe.configuration import from_mapping, to_mapping
+from medvlmoe.data.labels import LabelSpace
+from medvlmoe.errors import ConfigError
+from medvlmoe.training.config import TrainingConfig
+from strategies.codecs import codec_by_name
+
+Metric = float | list[float]
+
+
+class InvalidMessageError(ValueError):
+    """A message breaks the contract. The text names the key and the fault, and never holds data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundConfig:
+    """What the server decides for one round; everything else at a site is the site's own.
+
+    Attributes:
+        run: identity of the run, the same after a resume.
+        round: number of the round, from 1. In an evaluation: the round whose merged model is evaluated, 0 for none.
+        rounds: rounds planned, which fixes the learning-rate schedule.
+        local_epochs: epochs of this round.
+        keep_optimizer_state: go on with the AdamW moments of this site's last round.
+        seed: seed of the run.
+        model: architecture.
+        label_space: rows of the head.
+        training: optimizer, schedule and batch size. Precision and workers are the site's own where it sets them.
+        splits: evaluation only: which splits to evaluate.
+        intervals: evaluation only: bootstrap intervals too.
+    """
+
+    run: str
+    round: int
+    rounds: int
+    local_epochs: int
+    keep_optimizer_state: bool
+    seed: int
+    model: MedVLMoEConfig
+    label_space: LabelSpace
+    training: TrainingConfig
+    splits: tuple[str, ...] = ()
+    intervals: bool = True
+
+
+@dataclass(kw_only=True)
+class SiteUpdate:
+    """One site's contribution to a round.
+
+    Attributes:
+        round: the round it answers.
+        tensors: trainable parameters after local training.
+        examples: training examples of the site.
+        routed_samples_K: samples that the router sent to each expert during the round.
+        observed_labels_Y: known labels seen, by head row.
+        metrics: numbers about the training, for the record of the round.
+    """
+
+    round: int
+    tensors: dict[str, torch.Tensor]
+    examples: float
+    routed_samples_K: torch.Tensor
+    observed_labels_Y: torch.Tensor
+    metrics: dict[str, Metric] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteIntroduction:
+    """What a site tells about itself before the first round.
+
+    Attributes:
+        name: the hospital's name in the federation.
+        label_space: its own labels.
+        version: version of the framework installed there.
+    """
+
+    name: str
+    label_space: LabelSpace
+    version: str
+
+
+def build_request(config: RoundConfig, tensors: Mapping[str, torch.Tensor], codec: str) -> RecordDict:
+    """A train or evaluate request."""
+    decided = {
+        **{name: getattr(config, name) for name in _PLAIN_FIELDS},
+        "model": to_mapping(config.model),
+        "label_space": config.label_space.to_dict(),
+        "training": to_mapping(config.training),
+        "splits": list(config.splits),
+    }
+    return RecordDict(
+        {
+            "arrays": encode_arrays(tensors, codec),
+            "config": ConfigRecord({"codec": codec, "round": json.dumps(decided)}),
+        }
+    )
+
+
+def read_request(content: RecordDict) -> tuple[RoundConfig, dict[str, torch.Tensor], str]:
+    """The round's configuration, the global parameters and the codec of a request.
+
+    Raises:
+        InvalidMessageError: a record or key is missing, or a value is malformed.
+        ConfigError: the server set a key that does not exist.
+    """
+    try:
+        record = content["config"]
+        codec = str(record["codec"])
+        decided = json.loads(str(record["round"]))
+        config = RoundConfig(
+            **{name: decided[name] for name in _PLAIN_FIELDS},
+            model=from_mapping(MedVLMoEConfig, decided["model"]),
+            label_space=LabelSpace.from_dict(decided["label_space"]),
+            training=from_mapping(TrainingConfig, decided["training"]),
+            splits=tuple(decided["splits"]),
+        )
+        return config, decode_arrays(content["arrays"], codec), codec
+    except (KeyError, TypeError) as error:
+        raise InvalidMessageError(f"request without {error}") from error
+
+
+def build_reply(update: SiteUpdate, codec: str) -> RecordDict:
+    """A train reply."""
+    return RecordDict(
+        {
+            "arrays": encode_arrays(update.tensors, codec),
+            "metrics": MetricRecord({"round": update.round, **update.metrics}),
+            "weights": MetricRecord(
+                {
+                    "examples": float(update.examples),
+                    "routed_samples": [float(count) for count in update.routed_samples_K],
+                    "observed_labels": [float(count) for count in update.observed_labels_Y],
+                }
+            ),
+        }
+    )
+
+
+def read_reply(
+    content: RecordDict,
+    *,
+    base: Mapping[str, torch.Tensor],
+    codec: str,
+    server_round: int,
+    expert_count: int,
+    label_count: int,
+) -> SiteUpdate:
+    """A train reply, fully checked against what was sent out.
+
+    Args:
+        content: the reply.
+        base: global parameters of the round; names and shapes must be the same.
+        codec: number format that the request asked for.
+        server_round: the round that is being merged; a late reply of another round is refused.
+        expert_count: length of the routed counts (0 for a model without experts).
+        label_count: length of the label counts.
+
+    Raises:
+        InvalidMessageError: missing or extra key, wrong shape or type, NaN or infinity, negative weight, other round.
+    """
+    metrics = _record(content, "metrics", MetricRecord)
+    if metrics.get("round") != server_round:
+        raise InvalidMessageError(f"answers round {metrics.get('round')}, not round {server_round}")
+    weights = _record(content, "weights", MetricRecord)
+    update = SiteUpdate(
+        round=server_round,
+        tensors={},
+        examples=float(_counts(weights, "examples", None)[0]),
+        routed_samples_K=_counts(weights, "routed_samples", expert_count),
+        observed_labels_Y=_counts(weights, "observed_labels", label_count),
+        metrics={name: value for name, value in metrics.items() if name != "round"},
+    )
+    if update.examples <= 0:
+        raise InvalidMessageError("weight 'examples' is zero: nothing was trained")
+    arrays = _record(content, "arrays", ArrayRecord)
+    _same_names(arrays, base)
+    update.tensors = decode_arrays(arrays, codec, drop=True)
+    for name, tensor in update.tensors.items():
+        if tensor.shape != base[name].shape:
+            raise InvalidMessageError(f"'{name}' has shape {tuple(tensor.shape)}, not {tuple(base[name].shape)}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise InvalidMessageError(f"'{name}' holds NaN or infinity")
+    return update
+
+
+def build_evaluation_reply(server_round: int, metrics: Mapping[str, Metric]) -> RecordDict:
+    """An evaluate reply: numbers only, named ``split/metric``."""
+    return RecordDict({"metrics": MetricRecord({"round": server_round, **metrics})})
+
+
+def read_evaluation_reply(content: RecordDict, server_round: int) -> dict[str, Metric]:
+    """The metrics of an evaluate reply.
+
+    Raises:
+        InvalidMessageError: no metrics, another round, or a number that is not finite.
+    """
+    metrics = dict(_record(content, "metrics", MetricRecord))
+    if metrics.pop("round", None) != server_round:
+        raise InvalidMessageError(f"answers another round than {server_round}")
+    for name, value in metrics.items():
+        if not all(math.isfinite(number) for number in (value if isinstance(value, list) else [value])):
+            raise InvalidMessageError(f"metric '{name}' is not finite")
+    return metrics  # type: ignore[return-value]
+
+
+def build_introduction(introduction: SiteIntroduction) -> RecordDict:
+    """The reply to an introduction query."""
+    described = {**asdict(introduction), "label_space": introduction.label_space.to_dict()}
+    return RecordDict({"site": ConfigRecord({"introduction": json.dumps(described)})})
+
+
+def read_introduction(content: RecordDict) -> SiteIntroduction:
+    """What a site told about itself.
+
+    Raises:
+        InvalidMessageError: malformed, or an empty name.
+    """
+    try:
+        described = json.loads(str(_record(content, "site", ConfigRecord)["introduction"]))
+        introduction = SiteIntroduction(
+            name=str(described["name"]),
+            label_space=LabelSpace.from_dict(described["label_space"]),
+            version=str(described["version"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        raise InvalidMessageError(f"malformed introduction ({type(error).__name__})") from error
+    if not introduction.name:
+        raise InvalidMessageError("a site without a name")
+    return introduction
+
+
+def encode_arrays(tensors: Mapping[str, torch.Tensor], codec: str) -> ArrayRecord:
+    """Parameters as Flower arrays in the codec's number format."""
+    encode = codec_by_name(codec).encode
+    return ArrayRecord({name: encode(tensor) for name, tensor in tensors.items()})
+
+
+def decode_arrays(arrays: ArrayRecord, codec: str, *, drop: bool = False) -> dict[str, torch.Tensor]:
+    """Flower arrays as float32 tensors. With ``drop`` each array's bytes are freed as soon as it is decoded.
+
+    Raises:
+        InvalidMessageError: unknown codec, or an array in another number format.
+    """
+    try:
+        decode = codec_by_name(codec).decode
+    except ValueError as error:
+        raise InvalidMessageError(str(error)) from error
+    tensors: dict[str, torch.Tensor] = {}
+    for name in list(arrays):
+        try:
+            tensors[name] = decode(arrays.pop(name) if drop else arrays[name])
+        except (ValueError, TypeError, EOFError) as error:
+            raise InvalidMessageError(f"'{name}': {error}") from error
+    return tensors
+
+
+_PLAIN_FIELDS = ("run", "round", "rounds", "local_epochs", "keep_optimizer_state", "seed", "intervals")
+
+
+def _record(content: RecordDict, name: str, kind: type) -> Any:
+    record = content.get(name)
+    if not isinstance(record, kind):
+        raise InvalidMessageError(f"no {kind.__name__} '{name}'")
+    return record
+
+
+def _counts(weights: Mapping[str, Any], name: str, length: int | None) -> torch.Tensor:
+    value = weights.get(name)
+    if value is None:
+        raise InvalidMessageError(f"no weight '{name}'")
+    numbers: Sequence[float] = value if isinstance(value, list) else [value]
+    if length is not None and len(numbers) != length:
+        raise InvalidMessageError(f"weight '{name}' has {len(numbers)} numbers, not {length}")
+    if any(not math.isfinite(number) or number < 0 for number in numbers):
+        raise InvalidMessageError(f"weight '{name}' is negative or not finite")
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def _same_names(arrays: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+    missing, extra = sorted(base.keys() - arrays.keys()), sorted(arrays.keys() - base.keys())
+    if missing:
+        raise InvalidMessageError(f"parameter '{missing[0]}' is missing" + _and_more(missing))
+    if extra:
+        raise InvalidMessageError(f"parameter '{extra[0]}' was not asked for" + _and_more(extra))
+
+
+def _and_more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -1,0 +1,80 @@
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from medvlmoe.errors import CheckpointError
+from medvlmoe.files import append_json_line, load_tensors, read_json_lines, save_tensors, write_atomically, write_json
+
+
+def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(3, 2), "b": torch.arange(4), "c": torch.randn(2, 2).t()}
+    save_tensors(tmp_path / "deep" / "x.safetensors", tensors, {"round": "3"})
+    loaded, metadata = load_tensors(tmp_path / "deep" / "x.safetensors")
+    assert metadata == {"round": "3"}
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"good": 1})
+
+    def half(temporary: Path) -> None:
+        temporary.write_text('{"go')
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError):
+        write_atomically(path, half)
+    assert json.loads(path.read_text()) == {"good": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
+    """A real limit of the operating system on file size stands for the full disk: the write itself fails."""
+    path = tmp_path / "model.safetensors"
+    save_tensors(path, {"weight": torch.zeros(10)})
+    script = f"""
+import resource, signal, torch
+from pathlib import Path
+from medvlmoe.errors import CheckpointError
+from medvlmoe.files import save_tensors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))
+try:
+    save_tensors(Path({str(path)!r}), {{"weight": torch.ones(100_000)}})
+except CheckpointError as error:
+    print(error)
+"""
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "cannot write" in finished.stdout and "free space" in finished.stdout
+    assert torch.equal(load_tensors(path)[0]["weight"], torch.zeros(10))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100])
+def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"a": torch.randn(100)})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+        load_tensors(path)
+
+
+def test_a_torn_line_is_not_read_and_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    append_json_line(path, {"round": 1})
+    with open(path, "a") as file:
+        file.write('{"round": 2, "sit')
+    assert list(read_json_lines(path)) == [{"round": 1}]
+    append_json_line(path, {"round": 2})
+    assert list(read_json_lines(path)) == [{"round": 1}, {"round": 2}]
+
+
+def test_nan_is_not_written_as_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"auc": float("nan")})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,45 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medvlmoe.training.batches import load_batches, ordered_batches, shuffled_batches, split_batch
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 3))
+def test_every_row_comes_once_an_epoch(rows: int, batch_size: int, epoch: int) -> None:
+    batches = shuffled_batches(rows, batch_size, seed=0, epoch=epoch)
+    assert sorted(row for batch in batches for row in batch) == list(range(rows))
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+    if batch_size > 1 and rows > 1:
+        assert 2 <= len(batches[-1]) <= batch_size + 1
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    outer = torch.get_rng_state()
+    orders = [shuffled_batches(50, 8, seed=seed, epoch=epoch) for seed, epoch in [(0, 0), (0, 0), (0, 1), (1, 0)]]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert orders[0] != orders[3]
+    assert torch.equal(outer, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 50])
+def test_a_split_batch_is_the_batch(make_dataset, parts: int) -> None:
+    batch = make_dataset(10).__getitems__(list(range(10)))
+    pieces = list(split_batch(batch, parts))
+    assert len(pieces) == min(parts, 10)
+    assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
+    assert torch.equal(torch.cat([piece.image_BCHW for piece in pieces]), batch.image_BCHW)
+    assert [patient for piece in pieces for patient in piece.patient_ids] == batch.patient_ids
+
+
+def test_workers_load_the_same_batches_and_draw_no_random_number(make_dataset) -> None:
+    dataset = make_dataset(20)
+    batches = ordered_batches(reversed(range(20)), 6)
+    state = torch.get_rng_state()
+    by_workers = list(load_batches(dataset, batches, workers=2))
+    assert torch.equal(state, torch.get_rng_state())
+    for ours, theirs in zip(load_batches(dataset, batches, workers=0), by_workers, strict=True):
+        assert torch.equal(ours.image_BCHW, theirs.image_BCHW)
+        assert ours.study_ids == theirs.study_ids
