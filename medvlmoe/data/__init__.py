@@ -5,8 +5,9 @@ from medvlmoe.torchvision_operators import declare_missing_operators
 declare_missing_operators()  # before any module below imports medmnist, transformers or torchvision
 
 from medvlmoe.data.batch import Batch  # noqa: E402
+from medvlmoe.data.build import build_dataset  # noqa: E402
 from medvlmoe.data.config import DataConfig, DatasetConfig  # noqa: E402
-from medvlmoe.data.dataset import SiteDataset, build_dataset, concatenate  # noqa: E402
+from medvlmoe.data.dataset import SiteDataset, concatenate  # noqa: E402
 from medvlmoe.data.labels import LabelBlock, LabelSpace  # noqa: E402
 from medvlmoe.data.loaders.registry import load_index, site_label_space  # noqa: E402
 from medvlmoe.data.tokenizer import Tokenizer, load_tokenizer  # noqa: E402

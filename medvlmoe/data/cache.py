@@ -84,9 +84,7 @@ def _finished(path: Path, bad_file: Path, shape: tuple[int, ...]) -> dict[int, s
         return None
 
 
-def _build(
-    images: ImageSource, size: int, channels: int, path: Path, bad_file: Path, skip_bad: bool
-) -> dict[int, str]:
+def _build(images: ImageSource, size: int, channels: int, path: Path, bad_file: Path, skip_bad: bool) -> dict[int, str]:
     bad: dict[int, str] = {}
 
     def decode(position: int) -> npt.NDArray[np.uint8]:
@@ -112,9 +110,7 @@ def _build(
     return {int(place): reason for place, reason in reasons.items()}
 
 
-def _decoded_chunks(
-    decode: Callable[[int], npt.NDArray[np.uint8]], count: int
-) -> Iterator[npt.NDArray[np.uint8]]:
+def _decoded_chunks(decode: Callable[[int], npt.NDArray[np.uint8]], count: int) -> Iterator[npt.NDArray[np.uint8]]:
     with ThreadPoolExecutor(_worker_count()) as pool:
         for start in range(0, count, _CHUNK):
             yield np.stack(list(pool.map(decode, range(start, min(start + _CHUNK, count)))))

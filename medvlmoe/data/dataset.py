@@ -4,8 +4,6 @@ Shape suffixes: N records, B batch, C H W image, L tokens, U different texts, Y 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,38 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medvlmoe.data.batch import Batch
-from medvlmoe.data.cache import decoded_images
-from medvlmoe.data.config import DatasetConfig
-from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.labels import LabelSpace
-from medvlmoe.data.loaders.registry import load_index
-from medvlmoe.data.split import SPLITS
-from medvlmoe.data.tokenizer import Tokenizer
-from medvlmoe.errors import ConfigError, DataError
-
-
-class MappedImages:
-    """Rows of one cache file, normalised when read."""
-
-    def __init__(
-        self, path: Path, rows_N: npt.NDArray[np.int64], channels: int, mean: Sequence[float], std: Sequence[float]
-    ) -> None:
-        if not len(mean) == len(std) == channels:
-            raise ConfigError(f"image mean and std need {channels} values, one for each channel")
-        self._path, self._rows_N = path, rows_N
-        self._scale_C11 = torch.tensor([1 / (255 * value) for value in std], dtype=torch.float32).view(-1, 1, 1)
-        self._shift_C11 = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(-1, 1, 1)
-        self._pixels_NCHW: npt.NDArray[np.uint8] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pixels_NCHW": None}  # a worker process maps the file again instead of copying it
-
-    def read(self, rows_B: npt.NDArray[np.int64]) -> Tensor:
-        """Float32 images, B x C x H x W; one stored channel is repeated C times."""
-        if self._pixels_NCHW is None:
-            self._pixels_NCHW = np.load(self._path, mmap_mode="r")
-        pixels = torch.from_numpy(self._pixels_NCHW[self._rows_N[rows_B]]).to(torch.float32)
-        return torch.addcmul(self._shift_C11, pixels, self._scale_C11)
+from medvlmoe.data.mapped_images import MappedImages
+from medvlmoe.errors import ConfigError
 
 
 class SiteDataset(Dataset[Batch]):
@@ -100,8 +69,8 @@ class SiteDataset(Dataset[Batch]):
         longest = max(1, int(mask_BL.sum(dim=1).max()))
         return Batch(
             self._read_images(rows_B),
-            input_ids_UL[text_of_B, :longest],
-            mask_BL[:, :longest],
+            input_ids_UL[text_of_B, :longest].to(torch.int64),
+            mask_BL[:, :longest].to(torch.int64),
             self.labels_NY[positions_B],
             [self.patient_ids[row] for row in rows_B.tolist()],
             [self.study_ids[row] for row in rows_B.tolist()],
@@ -157,87 +126,3 @@ def concatenate(datasets: Sequence[SiteDataset]) -> SiteDataset:
         left_out=left_out,
         notes={key: value for dataset in reversed(datasets) for key, value in dataset.notes.items()},
     )
-
-
-def build_dataset(
-    config: DatasetConfig,
-    split: str,
-    *,
-    label_space: LabelSpace,
-    image_size: int,
-    tokenizer: Tokenizer,
-    max_tokens: int,
-    cache: Path,
-    mean: float | Sequence[float] = 0.5,
-    std: float | Sequence[float] = 0.5,
-    channels: int = 3,
-    data_root: str | Path | None = None,
-) -> SiteDataset:
-    """One split of a site, ready to train or evaluate on. Decodes the images if the cache does not hold them.
-
-    Args:
-        config: the site's data.
-        split: ``train``, ``validation`` or ``test``.
-        label_space: the federation's space (the union of its sites' spaces).
-        image_size: width and height of the model's images.
-        tokenizer: see :func:`medvlmoe.data.load_tokenizer`.
-        max_tokens: longest text, in tokens.
-        cache: folder of decoded images.
-        mean: the backbone's mean in 0..1, one value or one for each channel.
-        std: the backbone's standard deviation.
-        channels: channels of the model's images, 1 or 3; grey images are repeated.
-        data_root: folder that the site's relative root is taken from.
-
-    Raises:
-        DataError: files are missing or malformed, or the split is empty.
-        ConfigError: the configuration contradicts the files or the label space.
-    """
-    if split not in SPLITS:
-        raise ConfigError(f"split '{split}': use one of {', '.join(SPLITS)}")
-    if channels not in (1, 3):
-        raise ConfigError(f"channels={channels}: use 1 or 3")
-    index = load_index(config, data_root)
-    index = index.take(np.flatnonzero(index.splits == split))
-    _refuse_empty(index, split)
-    decoded = decoded_images(
-        index.images,
-        size=image_size,
-        channels=1 if index.grayscale else channels,
-        folder=Path(cache),
-        skip_bad=config.on_bad_image == "skip",
-    )
-    bad = np.zeros(len(index), dtype=bool)
-    bad[list(decoded.bad)] = True
-    index = index.leave_out("unreadable image", bad)
-    _refuse_empty(index, split)
-    texts = list(dict.fromkeys(index.texts))
-    place = {text: number for number, text in enumerate(texts)}
-    labels_NY = torch.full((len(index), len(label_space)), float("nan"))
-    labels_NY[:, label_space.positions_of(index.label_space)] = torch.from_numpy(index.labels_NY)
-    images = MappedImages(
-        decoded.path, np.flatnonzero(~bad), channels, _per_channel(mean, channels), _per_channel(std, channels)
-    )
-    return SiteDataset(
-        images=[images],
-        counts=[len(index)],
-        tokens_UL=tokenizer.encode(texts, max_tokens),
-        text_of_N=torch.tensor([place[text] for text in index.texts]),
-        labels_NY=labels_NY,
-        patient_ids=index.patient_ids,
-        study_ids=index.study_ids,
-        label_space=label_space,
-        left_out=index.left_out,
-        notes=index.notes,
-    )
-
-
-def _refuse_empty(index: SiteIndex, split: str) -> None:
-    if len(index) == 0:
-        raise DataError(
-            f"{index.root}: the {split} split is empty{index.left_out_words()}; a site needs all three: more patients, "
-            "another validation_fraction or test_fraction, or split=patient"
-        )
-
-
-def _per_channel(value: float | Sequence[float], channels: int) -> Sequence[float]:
-    return [float(value)] * channels if isinstance(value, int | float) else list(value)

@@ -43,7 +43,6 @@ class SiteIndex:
         splits: N of ``train``, ``validation``, ``test``.
         label_space: the site's own labels.
         grayscale: whether the images have no colour, so that one channel is kept.
-        official: whether the splits come from the publisher and not from a cut made here.
         left_out: reason -> number of records left out, of the whole data set where several hospitals share it.
         notes: facts worth a line in a result file, such as the version of the labels.
     """

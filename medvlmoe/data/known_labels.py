@@ -22,6 +22,15 @@ COLORECTAL_TISSUE = (
 
 DIABETIC_RETINOPATHY = ("none", "mild", "moderate", "severe", "proliferative")
 
+# Kind of a benchmark (DatasetConfig.kind) -> name of its label space.
+SPACE_OF_KIND = {
+    "chestxray14": "chestxray14",
+    "chexpert": "chexpert",
+    "mimic_cxr": "mimic_cxr",
+    "pathmnist": "colorectal_tissue",
+    "retinamnist": "diabetic_retinopathy",
+}
+
 # Spellings in the wild -> canonical name, compared in lower case with "_" read as a blank.
 _ALIASES = {
     "effusion": "Pleural Effusion",

@@ -70,10 +70,10 @@ def _sections(report: str) -> list[tuple[str, str]]:
     """Heading and text of each section; what stands before the first heading is dropped."""
     report = report.replace("\r\n", "\n")
     headings = list(_HEADING.finditer(report))
-    ends = [heading.start() for heading in headings[1:]] + [len(report)]
+    starts = [heading.start() for heading in headings] + [len(report)]
     return [
-        (" ".join(heading[1].split()), report[heading.end() : end])
-        for heading, end in zip(headings, ends, strict=True)
+        (" ".join(heading[1].split()), report[heading.end() : following])
+        for heading, following in zip(headings, starts[1:], strict=True)
     ]
 
 

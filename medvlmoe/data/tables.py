@@ -31,7 +31,7 @@ def read_table(
     Raises:
         DataError: the file is missing, in another encoding, not a table, or lacks a column.
     """
-    text = _decoded(path, encoding, declare)
+    text = read_text(path, encoding, declare)
     header, rows, lines = _parsed(path, text)
     table = pd.DataFrame(rows, columns=pd.Index(header), index=pd.Index(lines, dtype="int64"), dtype=str)
     require_columns(path, table, columns)
@@ -48,6 +48,29 @@ def require_columns(path: Path, table: pd.DataFrame, columns: Iterable[str]) -> 
     missing = [column for column in dict.fromkeys(columns) if column not in there]
     if missing:
         raise DataError(f"{path}: no column {', '.join(map(repr, missing))}; there are {', '.join(map(repr, there))}")
+
+
+def read_text(path: Path, encoding: str | None = None, declare: str = "save it as UTF-8") -> str:
+    """A text file (``.gz`` too): UTF-8, else ``encoding``.
+
+    Raises:
+        DataError: the file is missing, or in another encoding; ``declare`` is the mend that is offered then.
+    """
+    content = _content(path)
+    try:
+        text = content.decode("utf-8-sig")
+        if "\x00" not in text:  # UTF-16 of plain letters is valid UTF-8 with zero bytes in between
+            return text
+        start = content.index(0)
+    except UnicodeDecodeError as error:
+        start = error.start + (len(content) - len(error.object))  # the decoder does not count a byte order mark
+    problem = f"byte {start} (line {1 + content[:start].count(10)}) is 0x{content[start]:02x}"
+    if encoding is None:
+        raise DataError(f"{path}: not UTF-8, {problem}; {declare}")
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except (UnicodeError, LookupError) as error:
+        raise DataError(f"{path}: neither UTF-8 ({problem}) nor {encoding} ({error}); {declare}") from error
 
 
 def _parsed(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int]]:
@@ -78,24 +101,6 @@ def _parsed(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int
         twice = next(column for column in named if named.count(column) > 1)
         raise DataError(f"{path}: the column '{twice}' is there twice; rename one")
     return header, rows, lines
-
-
-def _decoded(path: Path, encoding: str | None, declare: str) -> str:
-    content = _content(path)
-    try:
-        text = content.decode("utf-8-sig")
-        if "\x00" not in text:  # UTF-16 of plain letters is valid UTF-8 with zero bytes in between
-            return text
-        start = content.index(0)
-    except UnicodeDecodeError as error:
-        start = error.start + (len(content) - len(error.object))  # the decoder does not count a byte order mark
-    problem = f"byte {start} (line {1 + content[:start].count(10)}) is 0x{content[start]:02x}"
-    if encoding is None:
-        raise DataError(f"{path}: not UTF-8, {problem}; {declare}")
-    try:
-        return content.decode(encoding).removeprefix("\ufeff")
-    except (UnicodeError, LookupError) as error:
-        raise DataError(f"{path}: neither UTF-8 ({problem}) nor {encoding} ({error}); {declare}") from error
 
 
 def _content(path: Path) -> bytes:

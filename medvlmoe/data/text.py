@@ -1,7 +1,6 @@
 """What the model may read about a study: a constant opening, view, age and sex, each from a closed list.
 
 Free text never passes through here, so a label cannot reach the prompt by way of a badly chosen column.
-Rule and templates: leak-free text per site, `text` = context | demographics | none (| report, only when allowed).
 """
 
 import re
@@ -47,9 +46,7 @@ def prompt(opening: str, *, view: str = "", age: str = "", sex: str = "") -> str
     return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
 
-def prompts(
-    mode: str, opening: str, *, views: Sequence[str], ages: Sequence[str], sexes: Sequence[str]
-) -> list[str]:
+def prompts(mode: str, opening: str, *, views: Sequence[str], ages: Sequence[str], sexes: Sequence[str]) -> list[str]:
     """The texts of N records; ``mode`` is ``none`` (the opening alone) or any other."""
     if mode == "none":
         return [prompt(opening)] * len(views)

@@ -141,6 +141,9 @@ class MoEConfig:
             two-layer perceptron of width 2d).
         unit: what is routed: each ``sample``, or each image ``token`` together with the pooled text (A6).
         renormalise: divide the chosen routing weights by their sum Z (A8).
+        router_noise: standard deviation of normal noise on the router's logits while experts are chosen in training
+            (V-MoE, arXiv 2106.05974, uses 1/K). Not in the paper. From random weights all samples look alike to the
+            router at first and would all go to the same two experts; with noise every expert gets to train.
         residual: add the input of the mixture to its output. Not in the paper; lets a small data set train the head
             before every expert has seen enough samples.
         balance_alpha: weight of the load-balancing loss.
@@ -152,6 +155,7 @@ class MoEConfig:
     hidden_size: int | None = None
     unit: str = "sample"
     renormalise: bool = True
+    router_noise: float = 0.0
     residual: bool = False
     balance_alpha: float = 0.01
     balance_scale: str = "paper"
@@ -164,8 +168,9 @@ class MoEConfig:
         _one_of("moe", self, "balance_scale", ("paper", "switch"))
         if self.top_k > self.experts:
             raise ConfigError(f"model.moe.top_k={self.top_k}: at most the number of experts, {self.experts}")
-        if self.balance_alpha < 0:
-            raise ConfigError(f"model.moe.balance_alpha={self.balance_alpha}: use 0 or more")
+        for key in ("balance_alpha", "router_noise"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"model.moe.{key}={getattr(self, key)}: use 0 or more")
 
 
 @dataclass(kw_only=True)

@@ -78,11 +78,8 @@ class MedVLMoE(nn.Module):
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute the encoders' activations in the backward pass instead of keeping them: less memory, more time."""
-        self.vision.backbone.set_grad_checkpointing(enabled)
-        if enabled:
-            self.text.model.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            self.text.model.gradient_checkpointing_disable()
+        self.vision.set_gradient_checkpointing(enabled)
+        self.text.set_gradient_checkpointing(enabled)
 
 
 def build_model(config: MedVLMoEConfig, label_count: int, seed: int) -> MedVLMoE:

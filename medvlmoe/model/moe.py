@@ -56,6 +56,7 @@ class SparseMoE(nn.Module):
         self.top_k = config.top_k
         self.renormalise = config.renormalise
         self.residual = config.residual
+        self.noise = config.router_noise
         scale = config.experts if config.balance_scale == "switch" else 1
         self.balance_factor = config.balance_alpha * scale
         self.router = nn.Linear(width, config.experts, bias=False)  # row k belongs to expert k
@@ -81,8 +82,13 @@ class SparseMoE(nn.Module):
     def _route(self, fused_NF: Tensor) -> RoutingDecision:
         # Half precision flips close decisions, and the loss of a flip is not small.
         with torch.autocast(fused_NF.device.type, enabled=False):
-            probabilities_NK = self.router(fused_NF.float()).softmax(-1)
-        weight_NJ, index_NJ = probabilities_NK.topk(self.top_k, dim=-1)
+            logits_NK = self.router(fused_NF.float())
+        probabilities_NK = logits_NK.softmax(-1)
+        choice_NK = logits_NK.detach()
+        if self.training and self.noise > 0:
+            choice_NK = choice_NK + self.noise * torch.randn_like(choice_NK)
+        index_NJ = choice_NK.topk(self.top_k, dim=-1).indices
+        weight_NJ = probabilities_NK.gather(-1, index_NJ)
         if self.renormalise:
             weight_NJ = weight_NJ / weight_NJ.sum(-1, keepdim=True)
         return RoutingDecision(probabilities_NK, index_NJ, weight_NJ)

@@ -40,6 +40,15 @@ class TextEncoder(nn.Module):
         output = self.model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False)
         return output.last_hidden_state
 
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute activations in the backward pass instead of keeping them."""
+        # transformers renamed the methods during version 5.
+        prefix = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"
+        if enabled:
+            getattr(self.model, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
+        else:
+            getattr(self.model, f"{prefix}_checkpointing_disable")()
+
 
 def pool_text(states_BLD: Tensor, attention_mask_BL: Tensor, how: str) -> Tensor:
     """One vector per text, shape (B, D).

@@ -47,6 +47,10 @@ class VisionEncoder(nn.Module):
             return features
         return torch.cat([features.mean(1, keepdim=True), features], dim=1)
 
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute activations in the backward pass instead of keeping them."""
+        self.backbone.set_grad_checkpointing(enabled)
+
     def _output_shape(self, config: VisionConfig) -> torch.Size:
         """Shape of the tokens of one image, found on the meta device, which computes nothing."""
         state = {**dict(self.named_parameters()), **dict(self.named_buffers())}

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from medvlmoe.errors import CheckpointError, ConfigError
-from medvlmoe.model.groups import parameter_group
+from medvlmoe.model.groups import ENCODER_GROUPS, parameter_group
 from medvlmoe.training.config import TrainingConfig
 
-ENCODER_GROUPS = ("vision", "text")
 _STATE_NAMES = ("step", "exp_avg", "exp_avg_sq")
 # Learned positions and tokens are set, not shared weights: decay would only pull them to the origin (A12).
 _NEVER_DECAYED = ("pos_embed", "position", "cls_token", "class_token", "reg_token")

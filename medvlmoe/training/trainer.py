@@ -209,7 +209,7 @@ class Trainer:
             auxiliary_loss = output.auxiliary_loss * (len(part) / len(batch))
             loss = loss + auxiliary_loss
             loss_sum += loss.item()
-            auxiliary_sum += float(auxiliary_loss)
+            auxiliary_sum += auxiliary_loss.item()
             if not math.isfinite(loss_sum) and not self.precision.scales_loss:
                 raise ConfigError(f"the loss became not finite at {place}; {_MEND_LOSS}")
             self.precision.backward(loss)

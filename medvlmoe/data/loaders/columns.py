@@ -78,9 +78,7 @@ def missing_images(
     return missing
 
 
-def splits_by_value(
-    path: Path, table: pd.DataFrame, column: str, meaning: Mapping[str, str]
-) -> npt.NDArray[np.str_]:
+def splits_by_value(path: Path, table: pd.DataFrame, column: str, meaning: Mapping[str, str]) -> npt.NDArray[np.str_]:
     """A split column in our words.
 
     Raises:

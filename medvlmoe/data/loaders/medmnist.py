@@ -18,6 +18,7 @@ from PIL import Image
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.data.images import resized
 from medvlmoe.data.index import SiteIndex
+from medvlmoe.data.known_labels import SPACE_OF_KIND
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.loaders.columns import one_hot
 from medvlmoe.data.split import TEST, TRAIN, VALIDATION
@@ -25,7 +26,6 @@ from medvlmoe.data.text import prompts
 from medvlmoe.errors import DataError
 
 _CLASS = {"pathmnist": "PathMNIST", "retinamnist": "RetinaMNIST"}
-_SPACE = {"pathmnist": "colorectal_tissue", "retinamnist": "diabetic_retinopathy"}
 OPENING = {
     "pathmnist": "Hematoxylin and eosin stained colorectal tissue patch",
     "retinamnist": "Color fundus photograph, diabetic retinopathy grading",
@@ -56,7 +56,7 @@ class _Arrays:
             )
         except Exception as error:  # a damaged zip raises one of many
             detail = " ".join(str(error).split())
-            raise DataError(f"{self._root}: the {self._class_name} file is damaged ({detail}); copy it again") from error
+            raise DataError(f"{self._root}: damaged {self._class_name} file ({detail}); copy it again") from error
         if len(dataset.imgs) != len(dataset.labels) or dataset.imgs.dtype != np.uint8:
             raise DataError(f"{self._root}: the {self._class_name} file's {split} images do not fit its labels")
         return dataset.imgs
@@ -103,7 +103,7 @@ def read(config: DatasetConfig, root: Path) -> SiteIndex:
     flag = class_name.lower() + ("" if config.size == 28 else f"_{config.size}")
     path = root / f"{flag}.npz"
     labels = _labels(path)
-    space = LabelSpace.known(_SPACE[config.kind])
+    space = LabelSpace.known(SPACE_OF_KIND[config.kind])
     splits = np.concatenate([np.full(len(values), split, dtype="<U10") for split, values in labels.items()])
     rows = np.concatenate([np.arange(len(values), dtype=np.int64) for values in labels.values()])
     classes = np.concatenate(list(labels.values()))
@@ -119,9 +119,7 @@ def read(config: DatasetConfig, root: Path) -> SiteIndex:
         labels_NY=one_hot(classes, len(space)),
         patient_ids=names,
         study_ids=names,
-        texts=prompts(
-            config.text, config.prompt or OPENING[config.kind], views=nothing, ages=nothing, sexes=nothing
-        ),
+        texts=prompts(config.text, config.prompt or OPENING[config.kind], views=nothing, ages=nothing, sexes=nothing),
         splits=splits,
         label_space=space,
         grayscale=False,

@@ -19,7 +19,7 @@ from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.loaders.columns import BLANK, UNCERTAIN, binary_values, missing_images, splits_by_value
 from medvlmoe.data.report_sections import leak_free_context
 from medvlmoe.data.split import TEST, TRAIN, VALIDATION
-from medvlmoe.data.tables import read_table
+from medvlmoe.data.tables import read_table, read_text
 from medvlmoe.data.text import prompt, prompts
 from medvlmoe.errors import DataError
 
@@ -97,7 +97,7 @@ def _texts(config: DatasetConfig, files: list[Path], views: list[str]) -> list[s
     for file, view in zip(files, views, strict=True):
         path = file.parent.with_suffix(".txt")
         if path not in reports:
-            reports[path] = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+            reports[path] = read_text(path) if path.exists() else ""
         if config.text == "report":
             texts.append(" ".join(reports[path].split()))
         else:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.data.index import SiteIndex, arrange
+from medvlmoe.data.known_labels import SPACE_OF_KIND
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.loaders import chestxray14, chexpert, manifest, medmnist, mimic_cxr
+from medvlmoe.data.loaders.manifest_file import load_manifest
 from medvlmoe.errors import DataError
 
 _READERS = {
@@ -38,14 +40,5 @@ def site_label_space(config: DatasetConfig, data_root: str | Path | None = None)
         ConfigError: the manifest is missing or malformed.
     """
     if config.kind == "manifest":
-        return manifest.load_manifest(config, config.folder(data_root)).label_space
+        return load_manifest(config, config.folder(data_root)).label_space
     return LabelSpace.known(SPACE_OF_KIND[config.kind])
-
-
-SPACE_OF_KIND = {
-    "chestxray14": "chestxray14",
-    "chexpert": "chexpert",
-    "mimic_cxr": "mimic_cxr",
-    "pathmnist": "colorectal_tissue",
-    "retinamnist": "diabetic_retinopathy",
-}

@@ -78,17 +78,17 @@ class Chest:
 
 def sample_anatomy(random: np.random.Generator, sex: str) -> Anatomy:
     """Proportions of a new patient."""
-    base = random.normal(0.70, 0.025)
+    base = random.normal(0.70, 0.018)
     size = random.normal(1.0, 0.05)
     return Anatomy(
         midline=0.5 + random.normal(0, 0.012),
-        lung_width=0.335 * np.clip(random.normal(1.0, 0.05), 0.85, 1.12),
+        lung_width=0.335 * np.clip(random.normal(1.0, 0.035), 0.9, 1.1),
         lung_top=random.normal(0.17, 0.015),
         lung_base={RIGHT: base - 0.015, LEFT: base + abs(random.normal(0.012, 0.01))},
         lung_lucency=random.normal(0.49, 0.02),
         heart_size=(0.140 * size, 0.130 * size),
         mediastinum=random.normal(0.062, 0.006),
-        body_width=random.normal(0.425, 0.03),
+        body_width=random.normal(0.425, 0.02),
         rib_spacing=random.normal(0.078, 0.004),
         rib_phase=random.uniform(0, 1),
         rib_contrast=random.uniform(0.03, 0.07),

@@ -47,7 +47,7 @@ def draw(chest: Chest, finding: str, strength: float, random: Random) -> None:
 
 
 def _side(random: Random) -> int:
-    return RIGHT if random.random() < 0.55 else LEFT
+    return RIGHT if random.random() < 0.7 else LEFT
 
 
 def _sides(random: Random, both: float) -> tuple[int, ...]:
@@ -104,7 +104,7 @@ def _pneumonia(chest: Chest, strength: float, random: Random) -> None:
 
 def _consolidation(chest: Chest, strength: float, random: Random) -> None:
     side = _side(random)
-    lower = random.random() < 0.6
+    lower = random.random() < 0.75
     fissure = chest.point(side, 0.0, random.uniform(0.38, 0.55))[1]
     slope = 0.06 * (chest.lateral_distance(side) - 0.5)
     lobe = soft_step((chest.grid.y_HW - fissure - slope) * (1 if lower else -1), 0.012)
@@ -115,7 +115,7 @@ def _consolidation(chest: Chest, strength: float, random: Random) -> None:
 
 def _infiltration(chest: Chest, strength: float, random: Random) -> None:
     for side in _sides(random, both=0.6):
-        patches = np.clip(smooth_noise(random, chest.grid.size, 9) - 0.1, 0.0, 1.6)
+        patches = np.clip(smooth_noise(random, chest.grid.size, 9) + 0.15, 0.0, 1.6)
         zone = ellipse(chest.grid, chest.point(side, 0.5, random.uniform(0.25, 0.6)), (0.15, 0.19), softness=0.05)
         chest.opacify(patches * zone * chest.lungs[side], 0.7 * strength)
 
@@ -129,11 +129,13 @@ def _edema(chest: Chest, strength: float, random: Random) -> None:
 
 def _fibrosis(chest: Chest, strength: float, random: Random) -> None:
     for side in SIDES:
+        base = ellipse(chest.grid, chest.point(side, 0.65, 0.15), (0.11, 0.12), softness=0.04)
+        chest.opacify(base * chest.lungs[side], 0.2 * strength)
         for _ in range(18):
             start = chest.point(side, random.uniform(0.45, 0.9), random.uniform(0.0, 0.55))
             step = random.normal(0, 0.045, 2)
             line = stroke(chest.grid, [start, (start[0] + step[0], start[1] + step[1])], 0.009)
-            chest.density_HW += 0.18 * strength * chest.lungs[side] * line
+            chest.density_HW += 0.21 * strength * chest.lungs[side] * line
 
 
 def _atelectasis(chest: Chest, strength: float, random: Random) -> None:

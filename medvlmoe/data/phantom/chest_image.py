@@ -32,9 +32,9 @@ def chest_density(patient: Patient, visit: Visit, size: int, *, lateral: bool = 
     spread = 1.6 if visit.view == "AP" else 1.0
     grid = Grid.posed(
         size,
-        degrees=pose.normal(0, 1.8 * spread),
+        degrees=pose.normal(0, 1.3 * spread),
         shift=(pose.normal(0, 0.012 * spread), pose.normal(0, 0.014 * spread)),
-        scale=float(np.clip(pose.normal(1.03, 0.03), 0.92, 1.12)),
+        scale=float(np.clip(pose.normal(1.03, 0.02), 0.95, 1.10)),
     )
     chest = (draw_lateral if lateral else draw_frontal)(grid, anatomy, patient.random("vessels"))
     for finding, strength in visit.strength.items():
@@ -47,9 +47,9 @@ def expose(density_HW: Array, scanner: Scanner, random: np.random.Generator) -> 
     size = density_HW.shape[0]
     image = density_HW + 0.012 * smooth_noise(random, size, 4)
     image = blur(image, scanner.blur * random.uniform(0.7, 1.4))
-    image = np.clip(image, 0.0, 1.2) ** (scanner.gamma * random.normal(1.0, 0.07))
-    image = 0.5 + scanner.contrast * random.normal(1.0, 0.06) * (image - 0.5)
-    image += scanner.brightness + random.normal(0, 0.025)
+    image = np.clip(image, 0.0, 1.2) ** (scanner.gamma * random.normal(1.0, 0.05))
+    image = 0.5 + scanner.contrast * random.normal(1.0, 0.04) * (image - 0.5)
+    image += scanner.brightness + random.normal(0, 0.02)
     image += scanner.noise * random.uniform(0.7, 1.4) * random.standard_normal((size, size))
     pixels = (np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
     if random.random() < scanner.border:

@@ -30,7 +30,7 @@ _DRAWN_AS = {
 # How often a report says that a finding is absent, and how often it is unsure about one that is there.
 _DENIED = {"Pneumothorax": 0.55, "Pleural Effusion": 0.45, "Cardiomegaly": 0.25, "Consolidation": 0.35, "Edema": 0.3,
            "Pneumonia": 0.2, "Enlarged Cardiomediastinum": 0.2}  # fmt: skip
-_UNSURE = {"Pneumonia": 0.2, "Atelectasis": 0.2, "Consolidation": 0.15, "Edema": 0.1}
+_UNSURE = {"Pneumonia": 0.15, "Atelectasis": 0.15, "Consolidation": 0.1, "Edema": 0.08}
 _DENIED_OTHERWISE, _UNSURE_OTHERWISE, _UNSURE_WITHOUT_CAUSE = 0.06, 0.04, 0.02
 
 

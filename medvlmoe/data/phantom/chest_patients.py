@@ -75,9 +75,11 @@ def sample_patients(site: ChestSite, images: Mapping[str, int], seed: int) -> It
     number = 0
     for split, wanted in images.items():
         patients: list[Patient] = []
-        while (missing := wanted - sum(patient.image_count for patient in patients)) > 0:
+        missing = wanted
+        while missing > 0:
             number += 1
             patients.append(_sample_patient(site, split, number, derive_seed(seed, "patient", number), missing))
+            missing -= patients[-1].image_count
         if wanted >= _IMAGES_FOR_ALL_FINDINGS:
             _give_every_finding(site, patients, np.random.default_rng(derive_seed(seed, "rare findings", split)))
         yield from patients
@@ -115,10 +117,11 @@ def _sample_patient(site: ChestSite, split: str, number: int, seed: int, most_im
 def _give_every_finding(site: ChestSite, patients: list[Patient], random: np.random.Generator) -> None:
     """Give findings that fewer than two patients have to patients drawn by lot, so that they can be scored."""
     for finding in site.prevalence:
-        having = sum(any(finding in visit.strength for visit in patient.visits) for patient in patients)
-        for index in random.permutation(len(patients))[: max(0, 2 - having)]:
-            for visit in patients[index].visits:
-                visit.strength.setdefault(finding, 1.0)
+        without = [patient for patient in patients if not any(finding in visit.strength for visit in patient.visits)]
+        missing = max(0, 2 - (len(patients) - len(without)))
+        for index in random.permutation(len(without))[:missing]:
+            for visit in without[index].visits:
+                visit.strength[finding] = 1.0
 
 
 def _log_odds(chance: float) -> float:

@@ -42,18 +42,17 @@ def parse(arguments: list[str]) -> PhantomConfig:
         ConfigError: as for :func:`phantom`.
     """
     keys = [entry.name for entry in dataclasses.fields(PhantomConfig)]
+    merged = OmegaConf.structured(PhantomConfig)
     for argument in arguments:
-        key, equals, _ = argument.partition("=")
+        name, equals, _ = argument.partition("=")
         if not equals:
             raise ConfigError(f"'{argument}' is not key=value; keys are {', '.join(keys)}")
-        if key not in keys:
-            raise ConfigError(f"unknown key '{key}'; keys are {', '.join(keys)}")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(PhantomConfig), OmegaConf.from_dotlist(arguments))
-        config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError) as error:
-        key = getattr(error, "full_key", None)
-        where = f"{key}: " if key else "cannot read the arguments: "
-        raise ConfigError(where + str(error).strip().splitlines()[0]) from error
+        if name not in keys:
+            raise ConfigError(f"unknown key '{name}'; keys are {', '.join(keys)}")
+        try:
+            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([argument]))
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise ConfigError(f"cannot read '{argument}': {str(error).strip().splitlines()[0]}") from error
+    config = OmegaConf.to_object(merged)
     assert isinstance(config, PhantomConfig)
     return config

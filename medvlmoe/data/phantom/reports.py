@@ -6,7 +6,8 @@ sections never name a label; the indication is a complaint that goes only loosel
 
 import numpy as np
 
-from medvlmoe.data.phantom.mark import NOTICE
+# Stands before the report proper; without a colon, so that no section parser takes it for a heading.
+_NOTICE = "(PHANTOM report written by medvlmoe, describes no person)"
 
 # Complaints, each with the labels that make it a little more likely.
 _COMPLAINTS = {
@@ -63,8 +64,7 @@ def write_report(
         "IMPRESSION": _impression(mentions),
     }
     body = " \n \n".join(f" {heading}:  {_wrapped(text)}" for heading, text in sections.items())
-    # The notice comes before the report proper, where no section parser reads it as a section.
-    return f" {NOTICE}\n \n                                 FINAL REPORT\n{body}\n"
+    return f" {_NOTICE}\n \n                                 FINAL REPORT\n{body}\n"
 
 
 def _complaint(mentions: dict[str, float | None], random: np.random.Generator) -> str:

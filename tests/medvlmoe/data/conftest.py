@@ -11,7 +11,29 @@ from PIL import Image
 
 from medvlmoe.data import DatasetConfig, LabelSpace, SiteDataset, build_dataset, load_tokenizer, site_label_space
 
-SHARED = Path(__file__).resolve().parents[3].parent / "shared"
+
+@pytest.fixture(name="draw")
+def draw_fixture() -> Callable[..., Path]:
+    """``draw(path, value)`` writes a small image."""
+    return draw
+
+
+@pytest.fixture(name="manifest_rows")
+def manifest_rows_fixture() -> Callable[..., list[dict[str, Any]]]:
+    """``manifest_rows(count)`` gives rows of a hospital's table."""
+    return manifest_rows
+
+
+@pytest.fixture(name="write_csv")
+def write_csv_fixture() -> Callable[..., None]:
+    """``write_csv(path, rows)``."""
+    return write_csv
+
+
+@pytest.fixture(name="words")
+def words_fixture() -> Callable[[SiteDataset], list[str]]:
+    """``words(dataset)`` gives the texts of a data set back."""
+    return words
 
 
 def draw(path: Path, value: int = 100, *, size: int = 20, mode: str = "L") -> Path:
@@ -37,8 +59,8 @@ def make_manifest(tmp_path: Path) -> Callable[..., DatasetConfig]:
         write_csv(tmp_path / "table.csv", rows)
         values = {
             "table": "table.csv", "image": "file", "patient": "patient", "task": "multilabel", "label_space": "mine",
-            "labels": {"effusion": "Effusion", "stent": "Stent"}, "context": {"age": "age", "sex": "sex", "view": "view"},
-            "text": "note", "split": "part",
+            "labels": {"effusion": "Effusion", "stent": "Stent"}, "text": "note", "split": "part",
+            "context": {"age": "age", "sex": "sex", "view": "view"},
         }  # fmt: skip
         values = {key: value for key, value in {**values, **keys}.items() if value is not None}
         (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(values))
@@ -100,9 +122,10 @@ def build(tmp_path: Path) -> Callable[..., SiteDataset]:
     """``build_dataset`` with small defaults."""
 
     def build(config: DatasetConfig, split: str = "train", **options: Any) -> SiteDataset:
-        options.setdefault("label_space", LabelSpace.union([site_label_space(config)]))
-        defaults = {"image_size": 16, "tokenizer": load_tokenizer("byte"), "max_tokens": 64, "cache": tmp_path / "cache"}
-        return build_dataset(config, split, **{**defaults, **options})
+        if "label_space" not in options:
+            options["label_space"] = LabelSpace.union([site_label_space(config)])
+        defaults = {"image_size": 16, "max_tokens": 64, "cache": tmp_path / "cache"}
+        return build_dataset(config, split, **{"tokenizer": load_tokenizer("byte"), **defaults, **options})
 
     return build
 

@@ -144,3 +144,17 @@ def test_same_input_same_bits() -> None:
     moe = make_moe()
     fused = torch.randn(64, WIDTH)
     assert torch.equal(moe(fused)[0], moe(fused)[0])
+
+
+def test_router_noise_spreads_alike_samples_in_training_only() -> None:
+    torch.manual_seed(0)
+    moe = SparseMoE(16, MoEConfig(experts=8, top_k=2, router_noise=1.0))
+    alike_NF = torch.randn(1, 16).expand(200, 16)
+    moe(alike_NF)
+    assert int((moe.routed_samples_K > 0).sum()) == 8
+    moe.eval()
+    routing = moe(alike_NF)[2]
+    assert len(routing.expert_index_BJ.unique()) == 2
+    quiet = SparseMoE(16, MoEConfig(experts=8, top_k=2))
+    quiet(alike_NF)
+    assert int((quiet.routed_samples_K > 0).sum()) == 2

@@ -50,7 +50,6 @@ class StandInModel(nn.Module):
         self.moe = StandInExperts(8)
         self.head = nn.Linear(8, label_count)
         self.auxiliary = auxiliary
-        self.bad_rows_seen = 0
 
     def forward(self, image_BCHW: Tensor, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> SimpleNamespace:
         mask_BL1 = attention_mask_BL.unsqueeze(-1)
@@ -58,7 +57,7 @@ class StandInModel(nn.Module):
         fused_BF = self.fusion(self.vision(image_BCHW) + words_BF)
         mixed_BF, balance = self.moe(fused_BF)
         logits_BY = self.head(fused_BF + mixed_BF)
-        return SimpleNamespace(logits_BY=logits_BY, auxiliary_loss=balance if self.auxiliary else logits_BY.new_zeros(()))
+        return SimpleNamespace(logits_BY=logits_BY, auxiliary_loss=balance * self.auxiliary)
 
 
 @dataclass
@@ -108,9 +107,7 @@ def make_dataset() -> Callable[..., MemoryDataset]:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., StandInModel]:
-    def make(
-        *, seed: int = 0, dropout: float = 0.2, auxiliary: bool = True, batch_norm: bool = False
-    ) -> StandInModel:
+    def make(*, seed: int = 0, dropout: float = 0.2, auxiliary: bool = True, batch_norm: bool = False) -> StandInModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return StandInModel(len(MIXED), dropout, auxiliary, batch_norm)

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from medvlmoe.errors import CheckpointError
+from medvlmoe.files import save_tensors
 from medvlmoe.training import EpochRecord, FitResult, Trainer
+from medvlmoe.training import fit as fit_module
 from medvlmoe.training.evaluation import Evaluation
 from medvlmoe.training.fit import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -88,9 +90,9 @@ def test_a_killed_run_goes_on_as_if_never_stopped(
 
     def kill(record: EpochRecord) -> None:
         if record.epoch == killed_after:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         make_trainer(total_epochs=5, precision=precision).fit(
             train, validation, checkpoint_folder=tmp_path, on_epoch=kill
         )
@@ -105,30 +107,31 @@ def test_a_killed_run_goes_on_as_if_never_stopped(
     assert (result.best_epoch, result.best_auc) == (expected.best_epoch, expected.best_auc)
 
 
-def test_killed_between_its_two_files_it_repeats_the_epoch(
-    make_trainer, make_dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("writes", range(7))
+def test_killed_between_any_two_files_it_repeats_at_most_one_epoch(
+    make_trainer, make_dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, writes: int
 ) -> None:
-    from medvlmoe.training import fit as module
-
-    train, scores = make_dataset(30), [0.5, 0.6, 0.7, 0.4]
+    train, areas = make_dataset(30), [0.5, 0.6, 0.7, 0.4]  # three new bests: seven files
     whole = make_trainer()
-    pretend_auc(whole, scores, monkeypatch)
+    pretend_auc(whole, areas, monkeypatch)
     whole.fit(train, train)
 
-    stopped, save = make_trainer(), module.save_tensors
-    pretend_auc(stopped, scores, monkeypatch)
+    written: list[str] = []
 
-    def save_until_the_third_epoch(path: Path, tensors: dict, metadata: dict) -> None:
-        if path.name == LAST_CHECKPOINT and '"epoch": 2' in metadata["state"]:
-            raise Killed
-        save(path, tensors, metadata)
+    def save_until_killed(path: Path, tensors: dict, metadata: dict) -> None:
+        if len(written) == writes:
+            raise KilledError
+        written.append(path.name)
+        save_tensors(path, tensors, metadata)
 
-    monkeypatch.setattr(module, "save_tensors", save_until_the_third_epoch)
-    with pytest.raises(Killed):
+    stopped = make_trainer()
+    pretend_auc(stopped, areas, monkeypatch)
+    monkeypatch.setattr(fit_module, "save_tensors", save_until_killed)
+    with pytest.raises(KilledError):
         stopped.fit(train, train, checkpoint_folder=tmp_path)
-    monkeypatch.setattr(module, "save_tensors", save)
+    monkeypatch.setattr(fit_module, "save_tensors", save_tensors)
     resumed = make_trainer()
-    pretend_auc(resumed, scores[2:], monkeypatch)
+    pretend_auc(resumed, areas[written.count(LAST_CHECKPOINT) :], monkeypatch)
     assert resumed.fit(train, train, checkpoint_folder=tmp_path, resume=True).best_epoch == 2
     assert equal(weights(resumed), weights(whole))
 

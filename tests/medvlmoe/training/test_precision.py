@@ -52,6 +52,15 @@ def test_scaled_training_is_unscaled_training(make_trainer, make_dataset) -> Non
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
 
 
+@pytest.mark.parametrize("name", ["float16", "float32"])
+def test_clipping_measures_the_gradient_without_the_scale(name: str) -> None:
+    parameter = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    precision, optimizer = Precision(name, "cpu"), torch.optim.SGD([parameter], lr=1.0)
+    precision.backward(parameter.square().sum() / 2)  # the gradient is (3, 4), its norm 5
+    assert precision.step(optimizer, [parameter], clip=2.5)
+    torch.testing.assert_close(parameter.data, torch.tensor([1.5, 2.0]), atol=1e-4, rtol=0)
+
+
 def test_a_gradient_overflow_leaves_the_step_out_and_lowers_the_scale(make_trainer, make_dataset) -> None:
     trainer = float16_trainer(make_trainer, batch_size=16)
     trainer.precision._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ def test_the_factor_is_a_share(progress: float, total: float, warmup: float, sch
 def test_it_rises_linearly_then_falls_to_zero() -> None:
     factors = [learning_rate_factor(epoch, 100, 10, "cosine") for epoch in range(111)]
     assert factors[:11] == pytest.approx([epoch / 10 for epoch in range(11)])
-    assert all(before > after for before, after in zip(factors[10:100], factors[11:101], strict=True))
+    assert all(before > after for before, after in itertools.pairwise(factors[10:101]))
     assert factors[55] == pytest.approx(0.5)
     assert factors[100:] == pytest.approx([0.0] * 11, abs=1e-12)
 

@@ -8,6 +8,7 @@ from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError, DataError
 from medvlmoe.training import Evaluation, Trainer
 from medvlmoe.training.evaluation import evaluate_scores
+from medvlmoe.training.losses import count_known, label_loss
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -111,6 +112,17 @@ def test_accumulation_equals_the_whole_batch(make_trainer, make_dataset, parts: 
         torch.testing.assert_close(weights(cut)[name], tensor, atol=1e-6, rtol=0)
 
 
+def test_the_loss_of_a_step_is_that_of_its_whole_batch(make_trainer, make_dataset, label_space: LabelSpace) -> None:
+    trainer, dataset = make_trainer(dropout=0.0, accumulate=3, ordinal="earth_mover"), make_dataset(8)
+    batch = dataset.__getitems__(list(range(8)))
+    output = trainer.model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)
+    counts = count_known(batch.labels_BY, label_space)
+    expected = float(label_loss(output.logits_BY, batch.labels_BY, label_space, counts, "earth_mover"))
+    result = trainer.train_epoch(dataset, 0)
+    assert result.mean_loss - result.mean_auxiliary_loss == pytest.approx(expected, abs=1e-6)
+    assert result.mean_auxiliary_loss == pytest.approx(float(output.auxiliary_loss), rel=0.2)
+
+
 def test_an_idle_expert_and_a_frozen_part_keep_every_byte(make_trainer, make_dataset) -> None:
     trainer = make_trainer(weight_decay=0.5)
     before = weights(trainer)
@@ -139,7 +151,7 @@ def test_an_epoch_reports_what_it_saw(make_trainer, make_dataset) -> None:
 
 def test_training_learns(make_trainer, make_dataset) -> None:
     trainer = make_trainer(total_epochs=15, dropout=0.0)
-    train, test = make_dataset(150), make_dataset(120, seed=1)
+    train, test = make_dataset(300, noise=0.2), make_dataset(200, seed=1, noise=0.2)
     before = trainer.evaluate(test)
     losses = [trainer.train_epoch(train, epoch).mean_loss for epoch in range(15)]
     after = trainer.evaluate(test)

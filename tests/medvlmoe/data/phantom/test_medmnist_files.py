@@ -14,7 +14,9 @@ CLASSES = {"pathmnist": 9, "retinamnist": 5}
 @pytest.mark.parametrize("benchmark", CLASSES)
 def test_keys_shapes_and_classes(phantoms: Path, benchmark: str) -> None:
     with np.load(phantoms / "medmnist" / f"{benchmark}_64.npz") as arrays:
-        assert sorted(arrays) == sorted(f"{s}_{kind}" for s in ("train", "val", "test") for kind in ("images", "labels"))
+        assert sorted(arrays) == sorted(
+            f"{s}_{kind}" for s in ("train", "val", "test") for kind in ("images", "labels")
+        )
         total = 0
         for split in ("train", "val", "test"):
             images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]

@@ -1,0 +1,103 @@
+"""From a site's configuration to a data set. Shape suffixes: N records, U different texts, Y labels, L tokens."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medvlmoe.data.cache import decoded_images
+from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.dataset import SiteDataset
+from medvlmoe.data.index import SiteIndex
+from medvlmoe.data.labels import LabelSpace
+from medvlmoe.data.loaders.registry import load_index
+from medvlmoe.data.mapped_images import MappedImages
+from medvlmoe.data.split import SPLITS
+from medvlmoe.data.tokenizer import Tokenizer
+from medvlmoe.errors import ConfigError, DataError
+
+
+def build_dataset(
+    config: DatasetConfig,
+    split: str,
+    *,
+    label_space: LabelSpace,
+    image_size: int,
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    cache: Path,
+    mean: float | Sequence[float] = 0.5,
+    std: float | Sequence[float] = 0.5,
+    channels: int = 3,
+    data_root: str | Path | None = None,
+) -> SiteDataset:
+    """One split of a site, ready to train or evaluate on. Decodes the images if the cache does not hold them.
+
+    Args:
+        config: the site's data.
+        split: ``train``, ``validation`` or ``test``.
+        label_space: the federation's space (the union of its sites' spaces).
+        image_size: width and height of the model's images.
+        tokenizer: see :func:`medvlmoe.data.load_tokenizer`.
+        max_tokens: longest text, in tokens.
+        cache: folder of decoded images.
+        mean: the backbone's mean in 0..1, one value or one for each channel.
+        std: the backbone's standard deviation.
+        channels: channels of the model's images, 1 or 3; grey images are repeated.
+        data_root: folder that the site's relative root is taken from.
+
+    Raises:
+        DataError: files are missing or malformed, or the split is empty.
+        ConfigError: the configuration contradicts the files or the label space.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split '{split}': use one of {', '.join(SPLITS)}")
+    if channels not in (1, 3):
+        raise ConfigError(f"channels={channels}: use 1 or 3")
+    index = load_index(config, data_root)
+    index = index.take(np.flatnonzero(index.splits == split))
+    _refuse_empty(index, split)
+    decoded = decoded_images(
+        index.images,
+        size=image_size,
+        channels=1 if index.grayscale else channels,
+        folder=Path(cache),
+        skip_bad=config.on_bad_image == "skip",
+    )
+    bad = np.zeros(len(index), dtype=bool)
+    bad[list(decoded.bad)] = True
+    index = index.leave_out("unreadable image", bad)
+    _refuse_empty(index, split)
+    texts = list(dict.fromkeys(index.texts))
+    place = {text: number for number, text in enumerate(texts)}
+    labels_NY = torch.full((len(index), len(label_space)), float("nan"))
+    labels_NY[:, label_space.positions_of(index.label_space)] = torch.from_numpy(index.labels_NY)
+    input_ids_UL, mask_UL = tokenizer.encode(texts, max_tokens)
+    images = MappedImages(
+        decoded.path, np.flatnonzero(~bad), channels, _per_channel(mean, channels), _per_channel(std, channels)
+    )
+    return SiteDataset(
+        images=[images],
+        counts=[len(index)],
+        tokens_UL=(input_ids_UL.to(torch.int32), mask_UL.to(torch.bool)),  # a fifth of the memory
+        text_of_N=torch.tensor([place[text] for text in index.texts]),
+        labels_NY=labels_NY,
+        patient_ids=index.patient_ids,
+        study_ids=index.study_ids,
+        label_space=label_space,
+        left_out=index.left_out,
+        notes=index.notes,
+    )
+
+
+def _refuse_empty(index: SiteIndex, split: str) -> None:
+    if len(index) == 0:
+        raise DataError(
+            f"{index.root}: the {split} split is empty{index.left_out_words()}; a site needs all three: more patients, "
+            "another validation_fraction or test_fraction, or split=patient"
+        )
+
+
+def _per_channel(value: float | Sequence[float], channels: int) -> Sequence[float]:
+    return [float(value)] * channels if isinstance(value, int | float) else list(value)

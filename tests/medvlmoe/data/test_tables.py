@@ -1,0 +1,71 @@
+import gzip
+
+import pytest
+
+from medvlmoe.data.tables import read_table
+from medvlmoe.errors import DataError
+
+
+def table(tmp_path, content: bytes, *columns: str, **options: str):
+    (tmp_path / "table.csv").write_bytes(content)
+    return read_table(tmp_path / "table.csv", columns, **options)
+
+
+def test_cells_are_stripped_text_and_the_index_is_the_line(tmp_path):
+    read = table(tmp_path, b'a , b\n 1,"two\nlines"\n\n3,NA\n', "a", "b")
+    assert read["a"].tolist() == ["1", "3"]
+    assert read["b"].tolist() == ["two\nlines", "NA"]
+    assert read.index.tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("content", ["größe;b\n1;2\n", "\ufeffgröße,b\n1,2\n", "größe\tb\r\n1\t2"])
+def test_other_separators_byte_order_marks_and_line_ends(tmp_path, content):
+    assert table(tmp_path, content.encode(), "größe").loc[2].tolist() == ["1", "2"]
+
+
+def test_trailing_commas_and_gzip(tmp_path):
+    path = tmp_path / "table.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n1,2,\n"))
+    assert read_table(path, ("a", "b"))["b"].tolist() == ["2"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "latin-1", "utf-16-le"])
+def test_a_declared_encoding_is_used(tmp_path, encoding):
+    content = "name,b\nMüller,2\n".encode(encoding)
+    assert table(tmp_path, content, "name", encoding=encoding)["name"].tolist() == ["Müller"]
+
+
+def test_utf8_wins_over_a_wrongly_declared_encoding(tmp_path):
+    assert table(tmp_path, "n\nMüller\n".encode(), encoding="cp1252")["n"].tolist() == ["Müller"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,b\nMüller,2\n".encode("cp1252"), r"byte 8 \(line 2\) is 0xfc; save it as UTF-8"),
+        ("name\nx\n".encode("utf-16-le"), r"byte 1 \(line 1\) is 0x00"),
+        (b"", "no header"),
+        (b"b,c\n1,2\n", "no column 'a'; there are 'b', 'c'"),
+        (b"a,b\n1,2\n1,2,3\n", "line 3: 3 cells below a header of 2"),
+        (b"a,b\n1\n", "line 2: 1 cells"),
+        (b"a,a\n1,2\n", "'a' is there twice"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, content, message):
+    with pytest.raises(DataError, match=message) as caught:
+        table(tmp_path, content, "a")
+    assert str(tmp_path / "table.csv") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_damaged_files(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_table(tmp_path / "absent.csv")
+    (tmp_path / "damaged.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n" * 99)[:30])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_table(tmp_path / "damaged.csv.gz")
+
+
+def test_a_wrongly_declared_encoding_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"neither UTF-8 .* nor ascii"):
+        table(tmp_path, "a\nMüller\n".encode("cp1252"), encoding="ascii")
