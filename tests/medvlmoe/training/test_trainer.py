@@ -115,7 +115,8 @@ def test_accumulation_equals_the_whole_batch(make_trainer, make_dataset, parts: 
 def test_the_loss_of_a_step_is_that_of_its_whole_batch(make_trainer, make_dataset, label_space: LabelSpace) -> None:
     trainer, dataset = make_trainer(dropout=0.0, accumulate=3, ordinal="earth_mover"), make_dataset(8)
     batch = dataset.__getitems__(list(range(8)))
-    output = trainer.model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)
+    with torch.no_grad():
+        output = trainer.model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)
     counts = count_known(batch.labels_BY, label_space)
     expected = float(label_loss(output.logits_BY, batch.labels_BY, label_space, counts, "earth_mover"))
     result = trainer.train_epoch(dataset, 0)

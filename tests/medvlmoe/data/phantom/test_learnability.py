@@ -43,11 +43,3 @@ def test_findings_can_be_learnt_but_not_perfectly(chests: tuple[np.ndarray, list
     assert min(aucs) > 0.55
     assert max(aucs) < 0.999
     assert np.mean(aucs) < 0.97
-
-
-def test_the_corner_mark_and_the_frame_tell_nothing(chests: tuple[np.ndarray, list[list[str]], np.ndarray]) -> None:
-    """The lower right corner, where the mark is, does not predict findings."""
-    features, labels, test = chests
-    corner = features.reshape(-1, 16, 16)[:, 14:, 14:].reshape(len(features), -1)
-    aucs = [_auc(corner, np.array([name in found for found in labels]), test) for name in LEARNABLE]
-    assert abs(np.mean(aucs) - 0.5) < 0.12
