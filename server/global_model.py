@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from medvlmoe.model.config import MedVLMoEConfig
-from medvlmoe.model import build_model
 
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data.labels import LabelSpace
+from medvlmoe.model import build_model
+from medvlmoe.model.config import MedVLMoEConfig
 from strategies.exchange import exchanged_tensors
 
 

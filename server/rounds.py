@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
-from medvlmoe.model.groups import parameter_group
 
 from medvlmoe.errors import CheckpointError, QuorumError
+from medvlmoe.model.groups import parameter_group
 from medvlmoe.run_folder import RunFolder
 from server.checkpoint import ServerCheckpoints, ServerState
 from server.global_model import GlobalModel

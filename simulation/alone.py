@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medvlmoe.model import build_image_classifier, build_model
 from torch import nn
 
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data import SiteDataset, concatenate
 from medvlmoe.files import save_tensors
+from medvlmoe.model import build_image_classifier, build_model
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from medvlmoe.training import Trainer
 from medvlmoe.training.evaluation import Evaluation

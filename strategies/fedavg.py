@@ -4,12 +4,13 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from medvlmoe.model.groups import parameter_group
 
+from medvlmoe.model.groups import parameter_group
 from strategies.codecs import codec_by_name
 from strategies.merge import StreamingMerge
 from strategies.messages import InvalidMessageError, SiteUpdate, decode_arrays, encode_arrays, read_reply
@@ -104,12 +105,12 @@ class FedAvg(Strategy):
         merged = self.merge_replies(server_round, replies)
         if merged is None:
             return None, None
-        losses = [
-            (c.examples, c.metrics["train_loss"]) for c in self.record.merged.values() if "train_loss" in c.metrics
-        ]
         metrics = MetricRecord({"sites": len(self.record.merged)})
-        if losses:
-            metrics["train_loss"] = sum(n * float(loss) for n, loss in losses) / sum(n for n, _ in losses)  # type: ignore[arg-type]
+        parts = [part for part in self.record.merged.values() if isinstance(part.metrics.get("train_loss"), float)]
+        if parts:
+            examples_S = np.array([part.examples for part in parts])
+            losses_S = np.array([part.metrics["train_loss"] for part in parts])
+            metrics["train_loss"] = float(examples_S @ losses_S / examples_S.sum())
         return encode_arrays(merged, "float32"), metrics
 
     def merge_replies(self, server_round: int, replies: Iterable[Message]) -> dict[str, torch.Tensor] | None:

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from medvlmoe.model.config import MedVLMoEConfig
 
 from medvlmoe.configuration import from_mapping, to_mapping
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError
+from medvlmoe.model.config import MedVLMoEConfig
 from medvlmoe.training.config import TrainingConfig
 from strategies.codecs import codec_by_name
 
@@ -123,7 +123,7 @@ def read_request(content: RecordDict) -> tuple[RoundConfig, dict[str, torch.Tens
         ConfigError: the server set a key that does not exist.
     """
     try:
-        record = content["config"]
+        record = _record(content, "config", ConfigRecord)
         codec = str(record["codec"])
         decided = json.loads(str(record["round"]))
         config = RoundConfig(
@@ -133,9 +133,9 @@ def read_request(content: RecordDict) -> tuple[RoundConfig, dict[str, torch.Tens
             training=from_mapping(TrainingConfig, decided["training"]),
             splits=tuple(decided["splits"]),
         )
-        return config, decode_arrays(content["arrays"], codec), codec
-    except (KeyError, TypeError) as error:
-        raise InvalidMessageError(f"request without {error}") from error
+        return config, decode_arrays(_record(content, "arrays", ArrayRecord), codec), codec
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InvalidMessageError(f"malformed request: {error}") from error
 
 
 def build_reply(update: SiteUpdate, codec: str) -> RecordDict:
@@ -219,7 +219,7 @@ def read_evaluation_reply(content: RecordDict, server_round: int) -> dict[str, M
     for name, value in metrics.items():
         if not all(math.isfinite(number) for number in (value if isinstance(value, list) else [value])):
             raise InvalidMessageError(f"metric '{name}' is not finite")
-    return metrics  # type: ignore[return-value]
+    return metrics
 
 
 def build_introduction(introduction: SiteIntroduction) -> RecordDict:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from medvlmoe.model.groups import parameter_group
 
 from medvlmoe.command_line import run
 from medvlmoe.files import load_tensors, read_json_lines
+from medvlmoe.model.groups import parameter_group
 
 TWO_SITES = ["~data.sites.chexpert", "~data.sites.mimic_cxr", "~data.sites.pathmnist"]
 QUICK = ["model=tiny", "training.bootstrap_resamples=50", "training.precision=float32"]
@@ -88,8 +88,10 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, phantom_root: Pat
     for kill_after_lines in (1, 2):
         process = subprocess.Popen(
             [sys.executable, "-m", "medvlmoe", "simulate", *arguments],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": torch_threads()},
-        )  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": torch_threads()},
+        )
         deadline = time.monotonic() + 120
         while process.poll() is None and len(list(read_json_lines(rounds))) < kill_after_lines:
             assert time.monotonic() < deadline

@@ -18,8 +18,8 @@ def parameters(seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = {
         "vision.conv": (4, 3), "text.embed": (2, 2), "fusion.gate": (5,), "moe.router.weight": (EXPERTS, 6),
-        "moe.experts.0.first.weight": (2, 2), "moe.experts.1.first.weight": (2, 2), "moe.experts.2.first.weight": (2, 2),
-        "head.weight": (LABELS, 6), "head.bias": (LABELS,),
+        **{f"moe.experts.{k}.first.weight": (2, 2) for k in range(EXPERTS)}, "head.weight": (LABELS, 6),
+        "head.bias": (LABELS,),
     }  # fmt: skip
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
