@@ -5,18 +5,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medvlmoe.model.config import MedVLMoEConfig
-from medvlmoe.model.medvlmoe import MedVLMoE
-
+from medvlmoe.analysis.comparison import markdown, print_table, rows_of
 from medvlmoe.analysis.report import write_report
 from medvlmoe.configuration import compose, from_mapping, to_mapping, to_yaml
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import load_tensors, write_text
+from medvlmoe.model.config import MedVLMoEConfig
+from medvlmoe.model.medvlmoe import MedVLMoE
 from medvlmoe.run_folder import RunFolder
 from medvlmoe.training import Trainer
 from simulation.alone import run_alone, run_centralized, summarize
-from simulation.comparison import markdown, print_table, rows_of
 from simulation.federated import run_federated
 from simulation.sites import open_sites
 from strategies.run_config import RunConfig

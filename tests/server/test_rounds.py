@@ -154,7 +154,7 @@ def hostile(kind: str) -> Fault:
     def fault(site: str, server_round: int, message: Message) -> Message | None:
         if site != "west":
             return None
-        request, tensors, codec = read_request(message.content)
+        _, tensors, codec = read_request(message.content)
         update = SiteUpdate(
             round=server_round - 1 if kind == "late" else server_round,
             tensors=dict(tensors),

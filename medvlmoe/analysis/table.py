@@ -1,0 +1,65 @@
+"""``medvlmoe table``: one table from the runs of several seeds, with intervals over the seeds."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student_t
+
+from medvlmoe.analysis.comparison import markdown, print_table
+from medvlmoe.errors import ConfigError
+from medvlmoe.files import read_json
+
+
+def table(arguments: list[str]) -> int:
+    """``medvlmoe table RUN [RUN …]``: mean test AUC by site and mode over runs that differ in their seed only."""
+    if not arguments or any(argument.startswith("-") for argument in arguments):
+        raise ConfigError("say which runs: medvlmoe table runs/real-seed0 runs/real-seed1 runs/real-seed2")
+    rows = rows_over_seeds([read_json(Path(folder) / "summary.json") for folder in arguments])
+    print_table(rows, f"Test AUC: mean over {len(arguments)} seeds, 95 % t-interval over the seeds")
+    print(markdown(rows))
+    return 0
+
+
+def rows_over_seeds(summaries: list[dict[str, Any]]) -> list[list[str]]:
+    """Header and rows: each site's mean AUC and interval by mode.
+
+    Args:
+        summaries: one ``summary.json`` a seed, all with the same modes and sites.
+
+    Raises:
+        ConfigError: two runs have the same seed, or other modes or sites.
+    """
+    by_seed = [{entry["mode"]: entry, **entry.get("compare", {})} for entry in summaries]
+    seeds = [entry["seed"] for entry in summaries]
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"two of the runs have the same seed ({', '.join(map(str, sorted(seeds)))})")
+    modes, sites = list(by_seed[0]), sorted(summaries[0]["sites"])
+    for entry in by_seed[1:]:
+        if set(entry) != set(modes) or any(sorted(entry[mode]["sites"]) != sites for mode in modes):
+            raise ConfigError("the runs differ in their modes or sites; compare runs that differ in their seed only")
+    rows = [["site", "test images", *(f"{mode} AUC" for mode in modes)]]
+    for site in sites:
+        counts = {entry[mode]["sites"][site]["n"] for entry in by_seed for mode in modes}
+        cells = [_cell([entry[mode]["sites"][site]["auc"] for entry in by_seed]) for mode in modes]
+        rows.append([site, "/".join(map(str, sorted(counts))), *cells])
+    rows.append(["mean of sites", "", *(_cell([entry[mode]["mean_auc"] for entry in by_seed]) for mode in modes)])
+    return rows
+
+
+def t_interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half-width of the 95 % interval of the mean by Student's t; infinite for a single value."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, math.inf
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    return mean, float(student_t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+
+
+def _cell(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "undefined"
+    mean, half_width = t_interval(known)
+    return f"{mean:.3f}" + (f" ± {half_width:.3f}" if math.isfinite(half_width) else "")

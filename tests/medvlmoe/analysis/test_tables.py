@@ -1,0 +1,51 @@
+import math
+
+import pytest
+
+from medvlmoe.analysis.comparison import markdown, rows_of
+from medvlmoe.analysis.table import rows_over_seeds, t_interval
+from medvlmoe.errors import ConfigError
+
+
+def summary(seed: int, federated: float | None, local: float) -> dict:
+    def entry(mode: str, auc: float | None) -> dict:
+        site = {"n": 12, "auc": auc, "auc_ci": [0.1, 0.9] if auc is not None else None}
+        return {"mode": mode, "seed": seed, "sites": {"north": site}, "mean_auc": auc}
+
+    return {**entry("federated", federated), "compare": {"local": entry("local", local)}}
+
+
+def test_one_seed_shows_every_mode_with_its_interval() -> None:
+    whole = summary(0, 0.71, 0.64)
+    rows = rows_of({"federated": whole, "local": whole["compare"]["local"]})
+    assert rows[0] == ["site", "test images", "federated AUC", "local AUC"]
+    assert rows[1] == ["north", "12", "0.710 [0.100, 0.900]", "0.640 [0.100, 0.900]"]
+    assert rows[-1] == ["mean of sites", "", "0.710", "0.640"]
+    assert markdown(rows).splitlines()[1] == "|---|---:|---:|---:|"
+
+
+def test_an_undefined_auc_is_said() -> None:
+    assert rows_of({"federated": summary(0, None, 0.5)})[1][2] == "undefined"
+    assert rows_over_seeds([summary(0, None, 0.5), summary(1, 0.5, 0.5)])[1][2] == "undefined"
+
+
+def test_the_t_interval_of_three_values() -> None:
+    # 4.3027 s / sqrt(3): the reading of the paper's "95 % CI over 3 seeds".
+    mean, half_width = t_interval([0.70, 0.72, 0.74])
+    assert mean == pytest.approx(0.72)
+    assert half_width == pytest.approx(4.302653 * 0.02 / math.sqrt(3), rel=1e-5)
+    assert t_interval([0.7])[1] == math.inf
+
+
+def test_seeds_become_mean_and_interval() -> None:
+    rows = rows_over_seeds([summary(0, 0.70, 0.6), summary(1, 0.72, 0.6), summary(2, 0.74, 0.6)])
+    assert rows[1] == ["north", "12", "0.720 ± 0.050", "0.600 ± 0.000"]
+
+
+def test_runs_that_cannot_be_compared_are_refused() -> None:
+    with pytest.raises(ConfigError, match="same seed"):
+        rows_over_seeds([summary(0, 0.7, 0.6), summary(0, 0.7, 0.6)])
+    other = summary(1, 0.7, 0.6)
+    del other["compare"]
+    with pytest.raises(ConfigError, match="modes"):
+        rows_over_seeds([summary(0, 0.7, 0.6), other])
