@@ -1,5 +1,6 @@
 """The folder of one run: configuration, one line a round, one line a round and expert, summary, checkpoints."""
 
+import json
 import re
 import resource
 import shutil
@@ -30,6 +31,7 @@ class OutputConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        self.root = str(Path(self.root).expanduser())
         if self.name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", self.name):
             raise ConfigError(f"output.name={self.name}: use letters, digits, '.', '_', '-'")
 
@@ -104,9 +106,7 @@ class RunFolder:
             lines = list(read_json_lines(path))
             kept = [line for line in lines if line["round"] <= last]
             if len(kept) < len(lines):
-                path.unlink()
-                for line in kept:
-                    append_json_line(path, line)
+                write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""

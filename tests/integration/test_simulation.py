@@ -180,3 +180,22 @@ def test_a_finished_run_is_not_overwritten_unasked(
     assert "seed=0, not 5" in capsys.readouterr().err
     assert (tmp_path / "run" / "summary.json").read_text() == before
     assert run([*arguments, "output.overwrite=true"]) == 0
+
+
+def test_golden_numbers_of_a_small_run(tmp_path: Path, phantom_root: Path) -> None:
+    """Losses of a whole run, so that an unnoticed change of model, data or training shows."""
+    simulate(tmp_path, phantom_root, "federation.rounds=3", "federation.select=last")
+    losses = [
+        {name: round(site["train_loss"], 4) for name, site in line["sites"].items()}
+        for line in read_json_lines(tmp_path / "run" / "rounds.jsonl")
+    ]
+    assert losses == [
+        {name: pytest.approx(value, rel=0.005) for name, value in expected.items()} for expected in GOLDEN_LOSSES
+    ]
+
+
+GOLDEN_LOSSES = [
+    {"chestxray14": 0.6775, "chexpert": 0.6842, "mimic_cxr": 0.6886, "pathmnist": 2.2134, "retinamnist": 1.6093},
+    {"chestxray14": 0.6683, "chexpert": 0.6787, "mimic_cxr": 0.6823, "pathmnist": 2.2159, "retinamnist": 1.5862},
+    {"chestxray14": 0.6597, "chexpert": 0.6710, "mimic_cxr": 0.6766, "pathmnist": 2.2064, "retinamnist": 1.5775},
+]
