@@ -39,13 +39,23 @@ ERROR_CODES: dict[type[Exception], tuple[int, str]] = {
 UNKNOWN_ERROR = (199, "unexpected")
 
 
-def build_app(site_of: Callable[[Context], SiteConfig]) -> ClientApp:
-    """A ClientApp whose site is told by ``site_of``."""
+def build_app(
+    site_of: Callable[[Context], SiteConfig], on_error: Callable[[Exception], None] = lambda error: None
+) -> ClientApp:
+    """A ClientApp whose site is told by ``site_of``.
+
+    Args:
+        site_of: the site's own configuration.
+        on_error: told every exception, here at the site: a simulation shows it to its user.
+    """
     app = ClientApp()
+
+    def guarded(message: Message, context: Context, reply: Callable[[SiteConfig], RecordDict]) -> Message:
+        return _guarded(message, lambda: site_of(context), reply, on_error)
 
     @app.query()
     def answer_introduction(message: Message, context: Context) -> Message:
-        return _guarded(message, lambda: site_of(context), lambda site: build_introduction(introduce(site)))
+        return guarded(message, context, lambda site: build_introduction(introduce(site)))
 
     @app.train()
     def answer_train(message: Message, context: Context) -> Message:
@@ -53,7 +63,7 @@ def build_app(site_of: Callable[[Context], SiteConfig]) -> ClientApp:
             request, tensors, codec = read_request(message.content)
             return build_reply(train(site, request, tensors), codec)
 
-        return _guarded(message, lambda: site_of(context), reply)
+        return guarded(message, context, reply)
 
     @app.evaluate()
     def answer_evaluate(message: Message, context: Context) -> Message:
@@ -61,7 +71,7 @@ def build_app(site_of: Callable[[Context], SiteConfig]) -> ClientApp:
             request, tensors, _ = read_request(message.content)
             return build_evaluation_reply(request.round, evaluate(site, request, tensors))
 
-        return _guarded(message, lambda: site_of(context), reply)
+        return guarded(message, context, reply)
 
     return app
 
@@ -101,7 +111,12 @@ def simulated_site(run: RunConfig, name: str) -> SiteConfig:
     )
 
 
-def _guarded(message: Message, site_of: Callable[[], SiteConfig], reply: Callable[[SiteConfig], RecordDict]) -> Message:
+def _guarded(
+    message: Message,
+    site_of: Callable[[], SiteConfig],
+    reply: Callable[[SiteConfig], RecordDict],
+    on_error: Callable[[Exception], None],
+) -> Message:
     site: SiteConfig | None = None
     try:
         site = site_of()
@@ -109,6 +124,7 @@ def _guarded(message: Message, site_of: Callable[[], SiteConfig], reply: Callabl
     except Exception as error:
         code, kind = next((c for t, c in ERROR_CODES.items() if isinstance(error, t)), UNKNOWN_ERROR)
         _log_at_site(site, message.metadata.message_type)
+        on_error(error)
         return Message(Error(code=code, reason=kind), reply_to=message)
 
 

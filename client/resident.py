@@ -18,6 +18,12 @@ _models: dict[str, MedVLMoE] = {}
 _datasets: dict[str, SiteDataset] = {}
 
 
+def forget() -> None:
+    """Start anew: a second run in one process must see what has changed on disk since."""
+    _models.clear()
+    _datasets.clear()
+
+
 def resident_model(config: MedVLMoEConfig, label_count: int, seed: int) -> MedVLMoE:
     """The model of a run. One is kept: asking for another frees the first."""
     key = json.dumps([to_mapping(config), label_count, seed])

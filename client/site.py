@@ -62,6 +62,7 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
         observed_labels_Y=observed_labels_Y,
         metrics={
             "train_loss": loss,
+            "left_out": float(sum(train_set.left_out.values())),
             **{f"validation_{name}": value for name, value in _metrics(validation).items()},
         },
     )

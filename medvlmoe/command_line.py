@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
-from medvlmoe.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from medvlmoe.errors import EXIT_INTERRUPTED, EXIT_READER_GONE, EXIT_USER_ERROR, UserError
 
 _USAGE = """usage: medvlmoe COMMAND [key=value ...]
 
@@ -27,23 +27,33 @@ def run(arguments: list[str]) -> int:
         The exit code; see :mod:`medvlmoe.errors`.
     """
     _quiet_libraries()
+    name = " ".join(["medvlmoe", *arguments[:1]])
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more when it ends, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_READER_GONE
+
+
+def _dispatch(arguments: list[str]) -> int:
     commands = {entry.name: entry for entry in entry_points(group="medvlmoe.commands")}
-    usage = _USAGE.format(commands=", ".join(sorted(commands)))
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(usage)
+        print(_USAGE.format(commands=", ".join(sorted(commands))))
         return 0
     if arguments[0] not in commands:
         print(f"medvlmoe: no command '{arguments[0]}'; there are {', '.join(sorted(commands))}", file=sys.stderr)
         return EXIT_USER_ERROR
     command: Callable[[list[str]], int] = commands[arguments[0]].load()
-    try:
-        return command(arguments[1:])
-    except UserError as error:
-        print(f"medvlmoe {arguments[0]}: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(f"medvlmoe {arguments[0]}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    return command(arguments[1:])
 
 
 def _quiet_libraries() -> None:

@@ -1,20 +1,22 @@
 """Compose a typed configuration from the packaged Hydra files and command-line overrides."""
 
 import dataclasses
+import difflib
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from medvlmoe.errors import ConfigError
+from medvlmoe.overrides import prepare
 
 Schema = TypeVar("Schema")
 
@@ -24,7 +26,8 @@ def compose(schema: type[Schema], overrides: Sequence[str] = (), config_name: st
 
     Args:
         schema: dataclass that lists every key there is; a key that it lacks is an error.
-        overrides: Hydra overrides, for example ``["experiment=quickstart", "federation.rounds=5"]``.
+        overrides: Hydra overrides, for example ``["experiment=quickstart", "federation.rounds=5"]``; what may be
+            written beyond Hydra's own grammar is in :mod:`medvlmoe.overrides`.
         config_name: primary file in the ``configs`` package.
 
     Raises:
@@ -36,12 +39,12 @@ def compose(schema: type[Schema], overrides: Sequence[str] = (), config_name: st
     ConfigStore.instance().store(name="schema", node=schema)
     try:
         with initialize_config_module("configs", version_base="1.3"):
-            plain = hydra_compose(config_name, overrides=list(overrides))
+            plain = hydra_compose(config_name, overrides=prepare(overrides))
         return _typed(schema, OmegaConf.to_container(plain))  # as plain values: `+key` may have added to a struct
     except ConfigError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra raises ValueError for some overrides
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(_one_line(error, schema)) from error
 
 
 def from_mapping(schema: type[Schema], values: Any) -> Schema:
@@ -53,7 +56,7 @@ def from_mapping(schema: type[Schema], values: Any) -> Schema:
     try:
         return _typed(schema, OmegaConf.create(values))
     except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(_one_line(error, schema)) from error
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -82,13 +85,36 @@ def _typed(schema: type[Schema], values: Any) -> Schema:
     return OmegaConf.to_object(typed)  # type: ignore[return-value]
 
 
-def _one_line(error: Exception) -> str:
-    text = str(error)
+def _one_line(error: Exception, schema: type[Any]) -> str:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        offered = ", ".join(option for option in error.options or [] if option != "own_file")
+        return f"no {group} '{name}'" + (f"; there are {offered}" if offered else "; see the groups in configs/")
+    cause = error.__cause__ if isinstance(error, HydraException) else None
+    # Hydra only tells which override failed; what is wrong with it is in its cause.
+    text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
     unknown = re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'(\w+)')", text)
     full_key = re.search(r"full_key: (\S+)", text)
     if unknown:
-        return f"unknown configuration key '{full_key.group(1) if full_key else unknown.group(1)}'"
+        key = full_key.group(1) if full_key else unknown.group(1)
+        return f"unknown configuration key '{key}'{_nearest(schema, key)}"
+    if full_key and "missing mandatory value" in text:
+        return f"the configuration key '{full_key.group(1)}' is needed and not set"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "Set the env"))]
     message = " ".join(kept[:3])
     return f"configuration: {message}" + (f" (key '{full_key.group(1)}')" if full_key else "")
+
+
+def _nearest(schema: Any, key: str) -> str:
+    """A hint at the key of the same dataclass that was probably meant; empty if none is alike."""
+    *parents, last = key.split(".")
+    for name in parents:
+        if dataclasses.is_dataclass(schema):
+            schema = get_type_hints(schema).get(name)
+        else:
+            schema = next(iter(get_args(schema)[1:]), None)  # the values of a mapping
+    if not dataclasses.is_dataclass(schema):
+        return f"; to add it, write +{key}={{…}}" if get_args(schema) else ""
+    alike = difflib.get_close_matches(last, [entry.name for entry in dataclasses.fields(schema)], n=1)
+    return f"; did you mean '{'.'.join([*parents, alike[0]])}'?" if alike else ""

@@ -1,5 +1,6 @@
 """Files that are either whole or not there: temporary file, fsync, rename."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +35,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             raise CheckpointError(f"cannot write {path}: {error}; free space or choose another output.root") from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may not be there, nor its folder
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -64,9 +66,9 @@ def append_json_line(path: Path, value: Any) -> None:
 
     A line torn by a crash is cut off before the next one is written, so every line that a reader sees is whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     line = (json.dumps(value, allow_nan=False) + "\n").encode()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab+") as file:
             _cut_torn_line(file)
             file.write(line)
@@ -77,13 +79,21 @@ def append_json_line(path: Path, value: Any) -> None:
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:
-    """The whole lines of a JSON-lines file, in order; none if the file does not exist."""
+    """The whole lines of a JSON-lines file, in order; none if the file does not exist.
+
+    Raises:
+        CheckpointError: a whole line is not JSON.
+    """
     if not path.exists():
         return
     with open(path, encoding="utf-8") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             if line.endswith("\n"):
-                yield json.loads(line)
+                try:
+                    value = json.loads(line)
+                except ValueError as error:
+                    raise CheckpointError(f"{path} line {number} is damaged ({error}); delete that line") from error
+                yield value
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:

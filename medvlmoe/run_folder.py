@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlmoe.configuration import differences
-from medvlmoe.errors import ConfigError
+from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import append_json_line, read_json, read_json_lines, write_json, write_text
 
 
@@ -70,7 +70,7 @@ class RunFolder:
         """
         path = Path(output.root) / (output.name or name)
         identity_file = path / "run.json"
-        if not identity_file.exists() and path.exists() and any(path.iterdir()):
+        if not identity_file.exists() and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path} is not empty and not a run folder (no run.json); choose another output.name")
         if identity_file.exists() and not resume:
             if not output.overwrite:
@@ -78,10 +78,13 @@ class RunFolder:
                     f"{path} already holds a run: add resume=true to go on with it, output.overwrite=true to replace "
                     "it, or output.name=… for another folder"
                 )
-            shutil.rmtree(path)
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                raise CheckpointError(f"cannot replace {path}: {error}; choose another output.name") from error
         if identity_file.exists():
             _refuse_other_configuration(path, read_json(path / "config.json"), config)
-            folder = cls(path, read_json(identity_file)["identity"])
+            folder = cls(path, _identity(identity_file))
         else:
             folder = cls(path, f"{path.name}-{uuid.uuid4().hex[:8]}")
             write_json(identity_file, {"identity": folder.identity})
@@ -123,7 +126,16 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _refuse_other_configuration(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _identity(path: Path) -> str:
+    record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get("identity"), str):
+        raise CheckpointError(f"{path} does not name a run; replace the run with output.overwrite=true")
+    return record["identity"]
+
+
+def _refuse_other_configuration(path: Path, old: Any, new: dict[str, Any]) -> None:
+    if not isinstance(old, dict):
+        raise CheckpointError(f"{path / 'config.json'} is damaged; replace the run with output.overwrite=true")
     changed = {key: values for key, values in differences(old, new).items() if not key.startswith(tuple(_MAY_CHANGE))}
     if changed:
         key, (before, now) = next(iter(changed.items()))

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from medvlmoe.configuration import compose, to_mapping
 from medvlmoe.data.labels import LabelSpace
+from medvlmoe.errors import QuorumError
 from medvlmoe.files import save_tensors
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from server.global_model import GlobalModel
@@ -56,7 +57,10 @@ def run_federation(grid: Grid, config: RunConfig) -> dict[str, Any]:
     loop = RoundLoop(grid, sites, model, strategy, config, folder)
     loop.run()
     save_tensors(folder.checkpoints / "final.safetensors", model.state(), model.metadata(round=loop.state.best_round()))
-    summary = summarize(config, loop.evaluate(("test",)), loop.state.round, folder.seconds())
+    metrics_by_site = loop.evaluate(("test",))
+    if not metrics_by_site:
+        raise QuorumError(f"no site could evaluate the final model, {folder.checkpoints / 'final.safetensors'}")
+    summary = summarize(config, metrics_by_site, loop.state.round, folder.seconds())
     folder.write_summary(summary)
     return summary
 

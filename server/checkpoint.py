@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from medvlmoe.errors import CheckpointError
 from medvlmoe.files import load_tensors, read_json, save_tensors, write_json
 
 
@@ -51,13 +52,20 @@ class ServerCheckpoints:
                 file.unlink()
 
     def load_state(self) -> ServerState | None:
-        """Progress of an earlier process, ``None`` if there is none."""
+        """Progress of an earlier process, ``None`` if there is none.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
         path = self.folder / "state.json"
         if not path.exists():
             return None
         raw = read_json(path)
-        raw["auc_by_round"] = {int(number): auc for number, auc in raw["auc_by_round"].items()}
-        return ServerState(**raw)
+        try:
+            raw["auc_by_round"] = {int(number): auc for number, auc in raw["auc_by_round"].items()}
+            return ServerState(**raw)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}); replace the run with output.overwrite=true") from error
 
     def load_model(self, server_round: int) -> dict[str, torch.Tensor]:
         """The model after a round."""

@@ -22,33 +22,35 @@ from strategies.run_config import RunConfig
 logger = logging.getLogger(__name__)
 
 
-def run_centralized(config: RunConfig, sites: SimulatedSites, folder: RunFolder, epochs: int) -> dict[str, Any]:
+def run_centralized(config: RunConfig, sites: SimulatedSites, epochs: int) -> dict[str, Any]:
     """Train one MedVLMoE on all sites' training data pooled; the best epoch by mean validation AUC over the sites."""
     model = _new_model("centralized", config, sites)
+    folder = _open_folder(config, "centralized")
     pooled = concatenate(list(sites.split("train").values()))
-    trainer = _fit(config, model, sites, pooled, sites.split("validation"), epochs, folder.checkpoints, folder)
+    trainer = _fit(config, model, sites, pooled, sites.split("validation"), epochs, folder.checkpoints)
     save_tensors(folder.checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites))
     found = {name: trainer.evaluate(dataset) for name, dataset in sites.split("test").items()}
     return _finish(config, "centralized", epochs, found, folder)
 
 
-def run_alone(mode: str, config: RunConfig, sites: SimulatedSites, folder: RunFolder, epochs: int) -> dict[str, Any]:
+def run_alone(mode: str, config: RunConfig, sites: SimulatedSites, epochs: int) -> dict[str, Any]:
     """Train a model on each site's own data and test it there.
 
     Args:
         mode: ``local`` (the same MedVLMoE) or ``yardstick`` (a plain timm backbone on the images alone).
         config: the run's configuration.
         sites: the sites.
-        folder: where results go.
         epochs: passes over each site's training data.
     """
+    _new_model(mode, config, sites)  # a mistake in it shows before there is a folder
+    folder = _open_folder(config, mode)
     found: dict[str, Evaluation] = {}
     for name, splits in sites.data.items():
         logger.info("%s: training on %s alone", mode, name)
         model = _new_model(mode, config, sites)
         checkpoints = folder.checkpoints / name
         validation = {name: splits["validation"]}
-        trainer = _fit(config, model, sites, splits["train"], validation, epochs, checkpoints, folder)
+        trainer = _fit(config, model, sites, splits["train"], validation, epochs, checkpoints)
         if mode == "local":
             save_tensors(checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites))
         found[name] = trainer.evaluate(splits["test"])
@@ -70,6 +72,10 @@ def summarize(
         "seconds": round(seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def _open_folder(config: RunConfig, mode: str) -> RunFolder:
+    return RunFolder.open(config.output, mode, {**to_mapping(config), "mode": mode}, resume=config.resume)
 
 
 def _new_model(mode: str, config: RunConfig, sites: SimulatedSites) -> nn.Module:
@@ -94,7 +100,6 @@ def _fit(
     validation: dict[str, SiteDataset],
     epochs: int,
     checkpoints: Path,
-    folder: RunFolder,
 ) -> Trainer:
     trainer = Trainer(
         model,

@@ -5,16 +5,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from client import resident
 from medvlmoe.analysis.comparison import markdown, print_table, rows_of
 from medvlmoe.analysis.report import write_report
-from medvlmoe.configuration import compose, from_mapping, to_mapping, to_yaml
+from medvlmoe.configuration import compose, from_mapping, to_yaml
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import load_tensors, write_text
 from medvlmoe.model.config import MedVLMoEConfig
+from medvlmoe.model.image_classifier import ImageClassifier
 from medvlmoe.model.medvlmoe import MedVLMoE
 from medvlmoe.run_folder import RunFolder
 from medvlmoe.training import Trainer
+from medvlmoe.training.device import resolve_device
+from medvlmoe.training.precision import resolve_precision
 from simulation.alone import run_alone, run_centralized, summarize
 from simulation.federated import run_federated
 from simulation.sites import open_sites
@@ -27,6 +33,7 @@ def simulate(arguments: list[str]) -> int:
     if config is None:
         return 0
     modes = list(dict.fromkeys([config.mode, *config.compare]))
+    _refuse_early(config, modes)
     name = config.output.name or f"{config.mode}-seed{config.seed}"
     epochs = config.federation.rounds * config.federation.local_epochs
     overrides = [*(a for a in arguments if not a.startswith("output.name=")), f"output.name={name}"]
@@ -42,6 +49,7 @@ def train(arguments: list[str]) -> int:
     config = _configure([*arguments, "mode=centralized"])
     if config is None:
         return 0
+    _refuse_early(config, ["centralized"])
     name = config.output.name or f"centralized-seed{config.seed}"
     summary = _run("centralized", _named(config, name), [], config.training.epochs)
     return _report(config, Path(config.output.root) / name, {"centralized": summary})
@@ -54,16 +62,24 @@ def evaluate(arguments: list[str]) -> int:
         return 0
     if config.checkpoint is None:
         raise ConfigError("say which model: checkpoint=runs/…/checkpoints/final.safetensors")
-    path = Path(config.checkpoint)
+    path = Path(config.checkpoint).expanduser()
     state, metadata = load_tensors(path)
     if "model" not in metadata or "label_space" not in metadata:
-        raise CheckpointError(f"{path} is not a checkpoint of this framework (no model description in it)")
-    model_config = from_mapping(MedVLMoEConfig, json.loads(metadata["model"]))
-    label_space = LabelSpace.from_dict(json.loads(metadata["label_space"]))
+        raise CheckpointError(
+            f"{path} is not a finished model (no description in it); take final.safetensors of a run's checkpoints"
+        )
+    try:
+        model_config = from_mapping(MedVLMoEConfig, json.loads(metadata["model"]))
+        label_space = LabelSpace.from_dict(json.loads(metadata["label_space"]))
+    except (ConfigError, ValueError) as error:
+        raise CheckpointError(f"{path}: its description cannot be read ({error}); is it of this version?") from error
     config = dataclasses.replace(config, model=model_config)
     sites = open_sites(config, splits=("test",), label_space=label_space)
     model = MedVLMoE(model_config, len(label_space.labels))
-    model.load_state_dict(state)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: its tensors are not those of the model it describes; copy it again") from error
     trainer = Trainer(model, config.training, label_space, seed=config.seed, device=config.device, total_epochs=1)
     found = {name: trainer.evaluate(dataset) for name, dataset in sites.split("test").items()}
     summary = summarize("evaluate", config.seed, 0, found, 0.0)
@@ -76,7 +92,20 @@ def _configure(arguments: list[str]) -> RunConfig | None:
         print("Keys and defaults (override any as key=value, choose groups as model=tiny, experiment=quickstart):\n")
         print(to_yaml(compose(RunConfig)))
         return None
+    resident.forget()
     return compose(RunConfig, arguments)
+
+
+def _refuse_early(config: RunConfig, modes: list[str]) -> None:
+    """Find mistakes that would otherwise show only at the sites, or after hours in a later mode of ``compare``."""
+    resolve_precision(config.training.precision, resolve_device(config.device))
+    wanted, there = config.federation.sites, len(config.data.sites)
+    if wanted is not None and wanted > there:
+        raise ConfigError(f"federation.sites={wanted}, but data.sites has {there}; leave it unset in a simulation")
+    if "yardstick" in modes:
+        vision = config.model.vision
+        with torch.device("meta"):
+            ImageClassifier(config.simulation.yardstick, 1, image_size=vision.image_size, channels=vision.channels)
 
 
 def _named(config: RunConfig, name: str) -> RunConfig:
@@ -86,12 +115,12 @@ def _named(config: RunConfig, name: str) -> RunConfig:
 def _run(mode: str, config: RunConfig, overrides: list[str], epochs: int) -> dict[str, Any]:
     sites = open_sites(config)
     if mode == "federated":
-        return run_federated(config, overrides)
-    described = {**to_mapping(config), "mode": mode}
-    folder = RunFolder.open(config.output, mode, described, resume=config.resume)
-    if mode == "centralized":
-        return run_centralized(config, sites, folder, epochs)
-    return run_alone(mode, config, sites, folder, epochs)
+        summary = run_federated(config, overrides)
+    elif mode == "centralized":
+        summary = run_centralized(config, sites, epochs)
+    else:
+        summary = run_alone(mode, config, sites, epochs)
+    return {**summary, "left_out": sites.left_out()}
 
 
 def _report(config: RunConfig, folder: Path, summaries: dict[str, dict[str, Any]]) -> int:
@@ -99,7 +128,7 @@ def _report(config: RunConfig, folder: Path, summaries: dict[str, dict[str, Any]
     summary = dict(summaries[first])
     if others:
         summary["compare"] = {mode: summaries[mode] for mode in others}
-        RunFolder(folder, "").write_summary(summary)
+    RunFolder(folder, "").write_summary(summary)
     rows = rows_of(summaries)
     write_text(folder / "table.md", markdown(rows))
     write_report(folder)

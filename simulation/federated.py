@@ -9,9 +9,8 @@ from typing import Any
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from client.app import app as client_app
-from client.app import build_app, simulated_site
-from medvlmoe.errors import ConfigError
+from client.app import build_app, simulated_site, site_from_context
+from medvlmoe.errors import ConfigError, QuorumError
 from server.app import app as server_app
 from server.app import run_federation
 from simulation.in_process_grid import InProcessGrid
@@ -33,8 +32,15 @@ def run_federated(config: RunConfig, overrides: Sequence[str]) -> dict[str, Any]
 
 def _run_in_process(config: RunConfig, overrides: Sequence[str]) -> None:
     run_config: dict[str, str | int | float | bool] = {"overrides": shlex.join(overrides)}
-    grid = InProcessGrid(client_app, len(config.data.sites), run_config)
-    server_app(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config))
+    errors: list[Exception] = []
+    # The ClientApp of a networked site, except that here whoever runs the server may see what went wrong at a site.
+    grid = InProcessGrid(build_app(site_from_context, errors.append), len(config.data.sites), run_config)
+    try:
+        server_app(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config))
+    except QuorumError as error:
+        if errors:  # say what happened at a site, such as a full disk, instead of "too few sites"
+            raise errors[-1] from error
+        raise
 
 
 def _run_on_ray(config: RunConfig, overrides: Sequence[str]) -> None:

@@ -17,6 +17,8 @@ from medvlmoe.data.split import SPLITS
 from medvlmoe.data.tokenizer import Tokenizer
 from medvlmoe.errors import ConfigError, DataError
 
+UNREADABLE = "unreadable image"
+
 
 def build_dataset(
     config: DatasetConfig,
@@ -67,7 +69,7 @@ def build_dataset(
     )
     bad = np.zeros(len(index), dtype=bool)
     bad[list(decoded.bad)] = True
-    index = index.leave_out("unreadable image", bad)
+    index = index.leave_out(UNREADABLE, bad)
     _refuse_empty(index, split)
     texts = list(dict.fromkeys(index.texts))
     place = {text: number for number, text in enumerate(texts)}

@@ -139,7 +139,8 @@ def _write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             "folder on another disk"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it may not be there, nor its folder
+            temporary.unlink()
 
 
 def _remove_abandoned(path: Path) -> None:

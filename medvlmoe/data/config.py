@@ -102,6 +102,13 @@ class DataConfig:
     cache: str | None = None
     sites: dict[str, DatasetConfig] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in self.sites:
+            if not name.strip() or name.startswith(".") or "/" in name or "\\" in name or not name.isprintable():
+                raise ConfigError(f"data.sites: the name '{name}' also names a folder; use letters, digits, '_', '-'")
+        if self.cache is not None:
+            self.cache = str(Path(self.cache).expanduser())
+
 
 def _one_of(key: str, value: object, allowed: Sequence[object]) -> None:
     if value not in allowed:

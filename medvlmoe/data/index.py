@@ -123,7 +123,8 @@ def _check(index: SiteIndex, config: DatasetConfig) -> None:
         raise DataError(f"{where}: the site is empty, it has no record to use{left_out}")
     training = index.splits == TRAIN
     if not training.any():
-        raise DataError(f"{where}: no record is in the train split{left_out}; mend the table or set split=patient")
+        mend = "a site needs more patients" if config.split == "patient" else "mend the table or set split=patient"
+        raise DataError(f"{where}: no record is in the train split{left_out}; {mend}")
     labels_NY = index.labels_NY[training]
     positive, negative = (labels_NY == 1).any(axis=0), (labels_NY == 0).any(axis=0)
     exclusive = any(block.exclusive for block in index.label_space.blocks)

@@ -60,7 +60,7 @@ class VisionEncoder(nn.Module):
         try:
             with torch.no_grad():
                 return functional_call(self, on_meta, (image,)).shape
-        except (AssertionError, RuntimeError) as error:
+        except (AssertionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
                 f"model.vision.backbone={config.backbone} cannot read images of "

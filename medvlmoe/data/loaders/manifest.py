@@ -36,7 +36,9 @@ def read(config: DatasetConfig, root: Path) -> SiteIndex:
     table = read_table(
         path, manifest.columns(), encoding=manifest.encoding, declare=f"declare its 'encoding' in {manifest.path}"
     )
-    names = table[manifest.image].tolist()
+    names = [name.replace("\\", "/") for name in table[manifest.image]]  # tables written on Windows
+    if "" in names:
+        refuse_value(path, table, manifest.image, "", "the path of an image below the site's root")
     patients = table[manifest.patient].tolist() if manifest.patient else names
     files = [root / name for name in names]
     index = SiteIndex(

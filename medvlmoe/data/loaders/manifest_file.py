@@ -71,7 +71,7 @@ def _find(name: str, root: Path) -> tuple[str, str]:
         if packaged.is_file():
             return packaged.read_text(encoding="utf-8"), f"configs/manifests/{name}.yaml"
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"manifest {name}: cannot be read ({error})") from error
+        raise ConfigError(f"{root / name}: cannot be read ({error}); save it as UTF-8") from error
     raise ConfigError(f"no manifest {root / name}, and none named '{name}' is packaged; see docs/manifest.md")
 
 

@@ -27,9 +27,7 @@ def load_index(config: DatasetConfig, data_root: str | Path | None = None) -> Si
         DataError: files are missing or malformed, or the site cannot be learned from.
         ConfigError: the configuration contradicts the files.
     """
-    root = config.folder(data_root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; set data.root, or the site's root, to where the data lie")
+    root = _existing_folder(config, data_root)
     return arrange(_READERS[config.kind](config, root), config)
 
 
@@ -37,8 +35,19 @@ def site_label_space(config: DatasetConfig, data_root: str | Path | None = None)
     """The site's own label space, without reading tables or images.
 
     Raises:
+        DataError: there is no such folder.
         ConfigError: the manifest is missing or malformed.
     """
-    if config.kind == "manifest":
-        return load_manifest(config, config.folder(data_root)).label_space
-    return LabelSpace.known(SPACE_OF_KIND[config.kind])
+    root = _existing_folder(config, data_root)
+    return (
+        load_manifest(config, root).label_space
+        if config.kind == "manifest"
+        else LabelSpace.known(SPACE_OF_KIND[config.kind])
+    )
+
+
+def _existing_folder(config: DatasetConfig, data_root: str | Path | None) -> Path:
+    root = config.folder(data_root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; set data.root, or the site's root, to where the data lie")
+    return root
