@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from medvlmoe.model.config import MedVLMoEConfig
-
 from medvlmoe.data.config import DataConfig
 from medvlmoe.errors import ConfigError
+from medvlmoe.model.config import MedVLMoEConfig
 from medvlmoe.run_folder import OutputConfig
 from medvlmoe.training.config import TrainingConfig
 from strategies.config import FederationConfig, StrategyConfig

@@ -7,6 +7,7 @@ of ``w``. Router row k belongs to expert k and head row c to label c, so their w
 from dataclasses import dataclass
 
 import torch
+
 from medvlmoe.model.groups import parameter_group
 
 
