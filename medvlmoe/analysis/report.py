@@ -42,6 +42,7 @@ def write_report(folder: Path) -> Path:
         name=folder.name,
         modes={summary["mode"]: summary, **summary.get("compare", {})},
         sites=sorted(summary["sites"]),
+        counts={site: entry["n"] for site, entry in summary["sites"].items()},
         rounds=rounds,
         curve=_curve([(line["round"] - 1, line["validation_auc_before"]) for line in rounds]),
         experts=_experts(list(read_json_lines(folder / "ledger.jsonl")), rounds),

@@ -153,7 +153,8 @@ def test_the_commands_of_the_manual_work(
         (tmp_path / "data" / name / "site.yaml").rename(tmp_path / "data" / name / "manifest.yaml")
     file = re.search(r"`hospitals\.yaml`:\n\n((?:    .*\n)+)", text)
     assert file is not None
-    (tmp_path / "hospitals.yaml").write_text(re.sub(r"^    ", "", file[1], flags=re.MULTILINE))
+    sites = re.sub(r"^    ", "", file[1], flags=re.MULTILINE).replace("/data", str(tmp_path / "data"))
+    (tmp_path / "hospitals.yaml").write_text(sites)
     for command in commands:
         words = shlex.split(command.replace("\\\n", " ").replace("/data", str(tmp_path / "data")))
         quick = ["model=tiny", "training.bootstrap_resamples=10", "federation.rounds=1", "output.overwrite=true"]
