@@ -9,6 +9,7 @@ import torch
 from medvlmoe.data.cache import decoded_images
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.data.dataset import SiteDataset
+from medvlmoe.data.image_shape import ImageShape
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.loaders.registry import load_index
@@ -62,8 +63,7 @@ def build_dataset(
     _refuse_empty(index, split)
     decoded = decoded_images(
         index.images,
-        size=image_size,
-        channels=1 if index.grayscale else channels,
+        ImageShape(1 if index.grayscale else channels, image_size),
         folder=Path(cache),
         skip_bad=config.on_bad_image == "skip",
     )

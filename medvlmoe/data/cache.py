@@ -1,7 +1,7 @@
 """Decoded images, kept once on disk: from the second epoch (and run) on, nothing is decoded.
 
-One file per list of images: uint8, N x C x S x S, memory-mapped. Its name is a hash of the source files' names,
-sizes and times of change, the size and the channels, so a changed file is never read from an old cache.
+One file per list of images: uint8, N x C x S x S (volumes: N x C x D x S x S), memory-mapped. Its name is a hash of
+the source files' names, sizes and times of change and of the shape, so a changed file is never read from an old cache.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from medvlmoe.data.image_shape import ImageShape
 from medvlmoe.data.index import ImageSource
 from medvlmoe.errors import DataError
 
@@ -32,7 +33,7 @@ class DecodedImages:
     """A finished cache file.
 
     Attributes:
-        path: the ``.npy`` file, N x C x S x S uint8.
+        path: the ``.npy`` file, uint8, one image after the other.
         bad: position of each image that could not be decoded (its pixels are 0) -> reason.
     """
 
@@ -40,35 +41,32 @@ class DecodedImages:
     bad: dict[int, str]
 
 
-def decoded_images(
-    images: ImageSource, *, size: int, channels: int, folder: Path, skip_bad: bool = False
-) -> DecodedImages:
+def decoded_images(images: ImageSource, shape: ImageShape, *, folder: Path, skip_bad: bool = False) -> DecodedImages:
     """The cache of ``images``, built now if it is not there.
 
     Two processes may build the same cache at once: each writes its own file and renames it when it is whole.
 
     Args:
         images: what to decode.
-        size: width and height S of the result.
-        channels: 1 (grey) or 3 (colour).
+        shape: shape of every decoded image.
         folder: where caches are kept; made if missing.
         skip_bad: record images that cannot be decoded instead of stopping at the first.
 
     Raises:
         DataError: an image cannot be decoded (named), or the cache cannot be written (disk full).
     """
-    path = folder / f"images-{_key(images, size, channels)}.npy"
+    path = folder / f"images-{_key(images, shape)}.npy"
     bad_file = path.with_suffix(".json")
-    bad = _finished(path, bad_file, (len(images), channels, size, size))
+    bad = _finished(path, bad_file, (len(images), *shape.dimensions))
     if bad is None:
-        bad = _build(images, size, channels, path, bad_file, skip_bad)
+        bad = _build(images, shape, path, bad_file, skip_bad)
     if bad and not skip_bad:
         raise DataError(next(iter(bad.values())))
     return DecodedImages(path, bad)
 
 
-def _key(images: ImageSource, size: int, channels: int) -> str:
-    digest = hashlib.sha256(f"version {CACHE_VERSION}, {size} x {size} x {channels}\n".encode())
+def _key(images: ImageSource, shape: ImageShape) -> str:
+    digest = hashlib.sha256(f"version {CACHE_VERSION}, {shape.dimensions}\n".encode())
     for line in images.fingerprints():
         digest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
@@ -84,21 +82,20 @@ def _finished(path: Path, bad_file: Path, shape: tuple[int, ...]) -> dict[int, s
         return None
 
 
-def _build(images: ImageSource, size: int, channels: int, path: Path, bad_file: Path, skip_bad: bool) -> dict[int, str]:
+def _build(images: ImageSource, shape: ImageShape, path: Path, bad_file: Path, skip_bad: bool) -> dict[int, str]:
     bad: dict[int, str] = {}
 
     def decode(position: int) -> npt.NDArray[np.uint8]:
         try:
-            return images.decode(position, size, channels).transpose(2, 0, 1)
+            return images.decode(position, shape)
         except DataError as error:
             if not skip_bad:
                 raise
             bad[position] = str(error)
-            return np.zeros((channels, size, size), dtype=np.uint8)
+            return np.zeros(shape.dimensions, dtype=np.uint8)
 
     def write_images(file: IO[bytes]) -> None:
-        shape = (len(images), channels, size, size)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *shape.dimensions)}
         np.lib.format.write_array_header_1_0(file, header)
         for chunk in _decoded_chunks(decode, len(images)):
             file.write(chunk.tobytes())

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from medvlmoe.data.image_shape import ImageShape
 from medvlmoe.errors import DataError
 
 _SIXTEEN_BIT_OR_MORE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
@@ -35,9 +36,9 @@ class ImageFiles:
                 raise DataError(f"{path}: cannot be read ({error.strerror})") from error
             yield f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
 
-    def decode(self, position: int, size: int, channels: int) -> npt.NDArray[np.uint8]:
+    def decode(self, position: int, shape: ImageShape) -> npt.NDArray[np.uint8]:
         """One image: see :func:`read_image`."""
-        return read_image(self.paths[position], size, channels)
+        return read_image(self.paths[position], shape.size, shape.channels).transpose(2, 0, 1)
 
 
 def read_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.image_shape import ImageShape
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.split import TRAIN, VALIDATION, assign_splits, cut_validation, partition_of, shared_patient
 from medvlmoe.errors import DataError
@@ -25,8 +26,8 @@ class ImageSource(Protocol):
     def fingerprints(self) -> Iterator[str]:
         """For each image a line that changes when its file changes."""
 
-    def decode(self, position: int, size: int, channels: int) -> npt.NDArray[np.uint8]:
-        """One image as uint8, size x size x channels. Raises DataError if it cannot be read."""
+    def decode(self, position: int, shape: ImageShape) -> npt.NDArray[np.uint8]:
+        """One image as uint8 of ``shape.dimensions``. Raises DataError if it cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)

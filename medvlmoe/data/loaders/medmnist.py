@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.image_shape import ImageShape
 from medvlmoe.data.images import resized
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.known_labels import SPACE_OF_KIND
@@ -85,10 +86,10 @@ class ArrayImages:
         for split, row in zip(self.splits.tolist(), self.rows.tolist(), strict=True):
             yield f"{split} {row}"
 
-    def decode(self, position: int, size: int, channels: int) -> npt.NDArray[np.uint8]:
-        """One image as uint8, size x size x channels."""
+    def decode(self, position: int, shape: ImageShape) -> npt.NDArray[np.uint8]:
+        """One image as uint8, channels first."""
         pixels = self.arrays.image(str(self.splits[position]), int(self.rows[position]))
-        return resized(Image.fromarray(pixels), size, channels)
+        return resized(Image.fromarray(pixels), shape.size, shape.channels).transpose(2, 0, 1)
 
 
 def read(config: DatasetConfig, root: Path) -> SiteIndex:
