@@ -32,6 +32,7 @@ def load_exchanged(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Non
         odd = sorted(own.keys() ^ tensors.keys())[0]
         raise ValueError(f"parameter '{odd}' is on one side only; both ends must use the same model configuration")
     for name, tensor in own.items():
-        if tensor.shape != tensors[name].shape:
-            raise ValueError(f"parameter '{name}' has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
-        tensor.copy_(tensors[name])
+        received = tensors[name]  # once: it may be decoded anew each time
+        if tensor.shape != received.shape:
+            raise ValueError(f"parameter '{name}' has shape {tuple(received.shape)}, not {tuple(tensor.shape)}")
+        tensor.copy_(received)

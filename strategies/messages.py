@@ -10,7 +10,7 @@ Only numbers and names of labels leave a site. Nothing is unpickled.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -115,7 +115,7 @@ def build_request(config: RoundConfig, tensors: Mapping[str, torch.Tensor], code
     )
 
 
-def read_request(content: RecordDict) -> tuple[RoundConfig, dict[str, torch.Tensor], str]:
+def read_request(content: RecordDict) -> tuple[RoundConfig, "ReceivedTensors", str]:
     """The round's configuration, the global parameters and the codec of a request.
 
     Raises:
@@ -133,7 +133,7 @@ def read_request(content: RecordDict) -> tuple[RoundConfig, dict[str, torch.Tens
             training=from_mapping(TrainingConfig, decided["training"]),
             splits=tuple(decided["splits"]),
         )
-        return config, decode_arrays(_record(content, "arrays", ArrayRecord), codec), codec
+        return config, ReceivedTensors(_record(content, "arrays", ArrayRecord), codec), codec
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise InvalidMessageError(f"malformed request: {error}") from error
 
@@ -260,17 +260,41 @@ def decode_arrays(arrays: ArrayRecord, codec: str, *, drop: bool = False) -> dic
     Raises:
         InvalidMessageError: unknown codec, or an array in another number format.
     """
-    try:
-        decode = codec_by_name(codec).decode
-    except ValueError as error:
-        raise InvalidMessageError(str(error)) from error
+    received = ReceivedTensors(arrays, codec)
     tensors: dict[str, torch.Tensor] = {}
     for name in list(arrays):
+        tensors[name] = received[name]
+        if drop:
+            del arrays[name]
+    return tensors
+
+
+class ReceivedTensors(Mapping[str, torch.Tensor]):
+    """Flower arrays as float32 tensors, each decoded when it is asked for: a large model is never there twice.
+
+    Raises:
+        InvalidMessageError: unknown codec; when a tensor is asked for: its array has another number format.
+    """
+
+    def __init__(self, arrays: ArrayRecord, codec: str) -> None:
         try:
-            tensors[name] = decode(arrays.pop(name) if drop else arrays[name])
+            self._decode = codec_by_name(codec).decode
+        except ValueError as error:
+            raise InvalidMessageError(str(error)) from error
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        array = self._arrays[name]
+        try:
+            return self._decode(array)
         except (ValueError, TypeError, EOFError) as error:
             raise InvalidMessageError(f"'{name}': {error}") from error
-    return tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
 
 
 _PLAIN_FIELDS = ("run", "round", "rounds", "local_epochs", "keep_optimizer_state", "seed", "intervals")

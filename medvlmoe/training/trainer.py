@@ -121,6 +121,7 @@ class Trainer:
                 totals.add(batch, loss, auxiliary_loss, taken)
                 if on_step is not None:
                     on_step(step + 1, len(batches))
+        self.optimizer.zero_grad(set_to_none=True)  # as large as the model, and of no use until the next epoch
         return totals.result(factor, epoch)
 
     def predict(self, dataset: BatchSource) -> Tensor:
