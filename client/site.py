@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -47,11 +48,13 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
     train_set = resident_dataset(site, "train", label_space, request.model)
     model.reset_routed_samples()
     observed_labels_Y = torch.zeros(len(label_space.labels), dtype=torch.float64)
-    loss = 0.0
+    loss, steps, started = 0.0, 0, time.monotonic()
     for epoch in range((request.round - 1) * request.local_epochs, request.round * request.local_epochs):
         result = trainer.train_epoch(train_set, epoch)
         observed_labels_Y += result.observed_labels_Y
         loss = result.mean_loss
+        steps += result.steps
+    train_seconds = time.monotonic() - started
     if request.keep_optimizer_state:
         states.save(request.round, trainer.optimizer_tensors())
     return SiteUpdate(
@@ -62,6 +65,8 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
         observed_labels_Y=observed_labels_Y,
         metrics={
             "train_loss": loss,
+            "train_steps": float(steps),
+            "train_seconds": round(train_seconds, 3),
             "left_out": float(sum(train_set.left_out.values())),
             **{f"validation_{name}": value for name, value in _metrics(validation).items()},
         },
