@@ -3,7 +3,8 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from medvlmoe.errors import CheckpointError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary path beside ``path``, flush it to disk, then rename it into place.
 
     A reader sees the old file or the new one, never half of one; after an error the old file is still there.
@@ -42,6 +43,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     write_atomically(path, lambda temporary: _write_whole(temporary, text.encode()))
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file atomically."""
+    write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -108,9 +114,51 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     Raises:
         CheckpointError: the file is missing, truncated or not a safetensors file.
     """
+    with _reading(path), safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+class TensorFile(Mapping[str, torch.Tensor]):
+    """The tensors of a safetensors file, each read when it is asked for: a large model is never in memory as a whole.
+
+    The file stays open: replacing or deleting it on disk changes nothing here.
+
+    Args:
+        path: the file.
+        names: the tensors to show; ``None`` for all.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or lacks one of the names.
+    """
+
+    def __init__(self, path: Path, names: Iterable[str] | None = None) -> None:
+        with _reading(path):
+            # Not through a memory map: its pages would count as memory of this process for as long as the file is open.
+            self._file = safe_open(path, framework="pt", backend="pread")
+            there = list(self._file.keys())
+        self._names = dict.fromkeys(there if names is None else names)
+        self._path = path
+        missing = sorted(set(self._names).difference(there))
+        if missing:
+            raise CheckpointError(f"{path} has no tensor '{missing[0]}'; it is of another model")
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        with _reading(self._path):
+            return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        yield
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint at {path}") from error
     except Exception as error:

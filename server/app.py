@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from medvlmoe.configuration import compose, to_mapping
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import QuorumError
-from medvlmoe.files import save_tensors
+from medvlmoe.files import copy_file
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from server.global_model import GlobalModel
 from server.participation import await_nodes, introductions
@@ -56,7 +56,7 @@ def run_federation(grid: Grid, config: RunConfig) -> dict[str, Any]:
     sites = {node: introduction.name for node, introduction in known.items()}
     loop = RoundLoop(grid, sites, model, strategy, config, folder)
     loop.run()
-    save_tensors(folder.checkpoints / "final.safetensors", model.state(), model.metadata(round=loop.state.best_round()))
+    copy_file(loop.model_file(), folder.checkpoints / "final.safetensors")
     metrics_by_site = loop.evaluate(("test",))
     if not metrics_by_site:
         raise QuorumError(f"no site could evaluate the final model, {folder.checkpoints / 'final.safetensors'}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from medvlmoe.errors import CheckpointError
-from medvlmoe.files import load_tensors, read_json, save_tensors, write_json
+from medvlmoe.files import read_json, save_tensors, write_json
 
 
 @dataclass(kw_only=True)
@@ -66,10 +66,6 @@ class ServerCheckpoints:
             return ServerState(**raw)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged ({error}); replace the run with output.overwrite=true") from error
-
-    def load_model(self, server_round: int) -> dict[str, torch.Tensor]:
-        """The model after a round."""
-        return load_tensors(self.file_of(server_round))[0]
 
     def file_of(self, server_round: int) -> Path:
         """File of the model after a round."""

@@ -1,13 +1,16 @@
 """The global model at the server: what travels, what is frozen, and how it is saved."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data.labels import LabelSpace
+from medvlmoe.files import TensorFile
 from medvlmoe.model import build_model
 from medvlmoe.model.config import MedVLMoEConfig
 from strategies.exchange import exchanged_tensors
@@ -20,14 +23,14 @@ class GlobalModel:
     Attributes:
         config: architecture.
         label_space: rows of the head.
-        exchanged: tensors that travel and are merged.
-        fixed: the rest of the model's state (frozen encoders).
+        exchanged: tensors that travel and are merged; in memory, or read from a checkpoint one by one.
+        fixed: the rest of the model's state (frozen encoders), likewise.
     """
 
     config: MedVLMoEConfig
     label_space: LabelSpace
-    exchanged: dict[str, torch.Tensor]
-    fixed: dict[str, torch.Tensor]
+    exchanged: Mapping[str, torch.Tensor]
+    fixed: Mapping[str, torch.Tensor]
 
     @classmethod
     def initial(cls, config: MedVLMoEConfig, label_space: LabelSpace, seed: int) -> "GlobalModel":
@@ -37,12 +40,17 @@ class GlobalModel:
         fixed = {name: tensor for name, tensor in model.state_dict().items() if name not in exchanged}
         return cls(config=config, label_space=label_space, exchanged=exchanged, fixed=fixed)
 
-    def replace(self, state: dict[str, torch.Tensor]) -> None:
-        """Take over the parameters of a checkpoint."""
-        self.exchanged = {name: state[name] for name in self.exchanged}
+    def read_from(self, checkpoint: Path) -> None:
+        """Leave the parameters on disk: from now on each is read from ``checkpoint`` when it is asked for.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or of another model.
+        """
+        self.exchanged = TensorFile(checkpoint, self.exchanged)
+        self.fixed = TensorFile(checkpoint, self.fixed)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The whole model's state."""
+        """The whole model's state, in memory."""
         return {**self.fixed, **self.exchanged}
 
     def metadata(self, **more: Any) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The round loop: send, train at the sites, merge in the fixed order of the sites, record, save, and resume."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,10 +65,14 @@ class RoundLoop:
         if self.state.round not in self.state.auc_by_round:
             self._note_auc(self.state.round, self._validate())
             self.checkpoints.save_state(self.state)
-        best = self.state.best_round()
-        if federation.select == "best" and best is not None and best != self.state.round:
-            logger.info("the run ends with the model of round %d, the best on validation", best)
-            self.model.replace(self.checkpoints.load_model(best))
+        if self.model_file() != self.checkpoints.file_of(self.state.round):
+            logger.info("the run ends with the model of round %s, the best on validation", self.state.best_round())
+            self.model.read_from(self.model_file())
+
+    def model_file(self) -> Path:
+        """The checkpoint of the model that the run ends with."""
+        best = self.state.best_round() if self.config.federation.select == "best" else None
+        return self.checkpoints.file_of(self.state.round if best is None else best)
 
     def evaluate(self, splits: tuple[str, ...], *, intervals: bool = True) -> dict[str, dict[str, Metric]]:
         """Evaluate the global model at every site: metrics by site name, keys ``split/metric``."""
@@ -120,7 +124,6 @@ class RoundLoop:
         state.expert_moved_in = [
             server_round if now else earlier for now, earlier in zip(moved, state.expert_moved_in, strict=True)
         ]
-        self.model.exchanged = merged
         state.round = server_round
         line = {
             "round": server_round,
@@ -133,7 +136,7 @@ class RoundLoop:
             ],
         }
         self.folder.record_round(line, ledger_lines(server_round, record, state.expert_moved_in))
-        self.checkpoints.save(state, self.model.state(), self.model.metadata(round=server_round))
+        self._save({**self.model.fixed, **merged})
         logger.info(
             "round %d of %d: %d sites merged in %.1f s, validation AUC before it %s",
             server_round,
@@ -142,6 +145,11 @@ class RoundLoop:
             seconds,
             _rounded(line["validation_auc_before"]),
         )
+
+    def _save(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Save the model after ``state.round``, and from now on read it from there."""
+        self.checkpoints.save(self.state, tensors, self.model.metadata(round=self.state.round))
+        self.model.read_from(self.checkpoints.file_of(self.state.round))
 
     def _site_lines(self, silent: list[str]) -> dict[str, dict[str, Any]]:
         record = self.strategy.record
@@ -218,14 +226,13 @@ class RoundLoop:
         if state is None:
             self.folder.forget_rounds_after(0)
             state = ServerState(expert_moved_in=[0] * self.strategy.expert_count)
-            self.checkpoints.save(state, self.model.state(), self.model.metadata(round=0))
+            self.state = state
+            self._save(self.model.state())
             return state
-        tensors = self.checkpoints.load_model(state.round)
-        if json.dumps({n: list(t.shape) for n, t in sorted(tensors.items())}) != json.dumps(
-            {n: list(t.shape) for n, t in sorted(self.model.state().items())}
-        ):
+        wanted = {name: tensor.shape for name, tensor in self.model.state().items()}
+        self.model.read_from(self.checkpoints.file_of(state.round))
+        if any(tensor.shape != wanted[name] for name, tensor in self.model.state().items()):
             raise CheckpointError(f"{self.folder.path}: the sites' labels or the model changed since the run started")
-        self.model.replace(tensors)
         self.folder.forget_rounds_after(state.round)
         logger.info("resuming after round %d", state.round)
         return state

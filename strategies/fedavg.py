@@ -78,7 +78,7 @@ class FedAvg(Strategy):
         self.site_names: dict[int, str] = {}
         self.site_of_request: dict[str, str] = {}
         self.record = MergeRecord()
-        self._base: dict[str, torch.Tensor] = {}
+        self._base: Mapping[str, torch.Tensor] = {}
 
     def weigh(self, update: SiteUpdate) -> GroupWeights:
         """The weights of one update. This is what a strategy chooses."""
@@ -95,8 +95,11 @@ class FedAvg(Strategy):
         return self._requests("train", self._base, config, grid)
 
     def start_round(self, base: Mapping[str, torch.Tensor]) -> None:
-        """Remember the parameters that the round starts from: replies are checked against them and merged into them."""
-        self._base = dict(base)
+        """Remember the parameters that the round starts from: replies are checked against them and merged into them.
+
+        They may lie on disk (:class:`medvlmoe.files.TensorFile`): one tensor at a time is looked at.
+        """
+        self._base = base
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -173,12 +176,10 @@ class FedAvg(Strategy):
             label_count=self.label_count,
         )
         weights = self.weigh(update)
+        norms = norms_by_group(update.tensors, self._base, parameter_group)
         merge.add(update.tensors, weights.of)
         self.record.merged[site] = Contribution(
-            examples=update.examples,
-            weights=weights,
-            metrics=update.metrics,
-            update_norms=norms_by_group(update.tensors, self._base, parameter_group),
+            examples=update.examples, weights=weights, metrics=update.metrics, update_norms=norms
         )
 
 

@@ -18,7 +18,7 @@ class StreamingMerge:
     """
 
     def __init__(self, base: Mapping[str, torch.Tensor]) -> None:
-        self._base = base
+        self._base = base  # may be on disk: a tensor is asked for once and let go of
         self._merged: dict[str, torch.Tensor] = {}
         self._total: dict[str, torch.Tensor] = {}
 
@@ -36,7 +36,7 @@ class StreamingMerge:
 
     def result(self) -> dict[str, torch.Tensor]:
         """The merged parameters; a tensor that nobody changed is the very tensor of ``base``."""
-        return {name: self._merged.get(name, tensor) for name, tensor in self._base.items()}
+        return {name: self._merged[name] if name in self._merged else self._base[name] for name in self._base}
 
     def changed(self, name: str) -> bool:
         """Whether any update had weight for this parameter."""

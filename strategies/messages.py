@@ -76,7 +76,7 @@ class SiteUpdate:
     """
 
     round: int
-    tensors: dict[str, torch.Tensor]
+    tensors: Mapping[str, torch.Tensor]
     examples: float
     routed_samples_K: torch.Tensor
     observed_labels_Y: torch.Tensor
@@ -193,10 +193,11 @@ def read_reply(
         raise InvalidMessageError("weight 'examples' is zero: nothing was trained")
     arrays = _record(content, "arrays", ArrayRecord)
     _same_names(arrays, base)
-    update.tensors = decode_arrays(arrays, codec, drop=True)
+    update.tensors = ReceivedTensors(arrays, codec)
     for name, tensor in update.tensors.items():
-        if tensor.shape != base[name].shape:
-            raise InvalidMessageError(f"'{name}' has shape {tuple(tensor.shape)}, not {tuple(base[name].shape)}")
+        shape = base[name].shape
+        if tensor.shape != shape:
+            raise InvalidMessageError(f"'{name}' has shape {tuple(tensor.shape)}, not {tuple(shape)}")
         if not bool(torch.isfinite(tensor).all()):
             raise InvalidMessageError(f"'{name}' holds NaN or infinity")
     return update
@@ -254,19 +255,13 @@ def encode_arrays(tensors: Mapping[str, torch.Tensor], codec: str) -> ArrayRecor
     return ArrayRecord({name: encode(tensor) for name, tensor in tensors.items()})
 
 
-def decode_arrays(arrays: ArrayRecord, codec: str, *, drop: bool = False) -> dict[str, torch.Tensor]:
-    """Flower arrays as float32 tensors. With ``drop`` each array's bytes are freed as soon as it is decoded.
+def decode_arrays(arrays: ArrayRecord, codec: str) -> dict[str, torch.Tensor]:
+    """Flower arrays as float32 tensors.
 
     Raises:
         InvalidMessageError: unknown codec, or an array in another number format.
     """
-    received = ReceivedTensors(arrays, codec)
-    tensors: dict[str, torch.Tensor] = {}
-    for name in list(arrays):
-        tensors[name] = received[name]
-        if drop:
-            del arrays[name]
-    return tensors
+    return dict(ReceivedTensors(arrays, codec))
 
 
 class ReceivedTensors(Mapping[str, torch.Tensor]):

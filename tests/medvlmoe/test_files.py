@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from medvlmoe.errors import CheckpointError
-from medvlmoe.files import append_json_line, load_tensors, read_json_lines, save_tensors, write_atomically, write_json
+from medvlmoe.files import (
+    TensorFile,
+    append_json_line,
+    load_tensors,
+    read_json_lines,
+    save_tensors,
+    write_atomically,
+    write_json,
+)
 
 
 def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
@@ -78,3 +86,27 @@ def test_nan_is_not_written_as_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"auc": float("nan")})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tensor_file_reads_what_was_saved_and_outlives_its_file(tmp_path: Path) -> None:
+    path, saved = tmp_path / "model.safetensors", {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}
+    save_tensors(path, saved)
+    found = TensorFile(path)
+    path.unlink()
+    assert set(found) == {"a", "b"}
+    assert all(torch.equal(found[name], saved[name]) for name in saved)
+    found["a"].zero_()  # a tensor read is the reader's own
+    assert torch.equal(found["a"], saved["a"])
+    with pytest.raises(KeyError):
+        found["c"]
+
+
+def test_a_tensor_file_shows_the_asked_names_and_misses_none(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_tensors(path, {"a": torch.ones(1), "b": torch.ones(1)})
+    assert list(TensorFile(path, ["b"])) == ["b"]
+    with pytest.raises(CheckpointError, match="no tensor 'c'"):
+        TensorFile(path, ["a", "c"])
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        TensorFile(path)
