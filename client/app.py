@@ -17,6 +17,7 @@ from client.site import evaluate, introduce, train
 from medvlmoe.configuration import compose
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.errors import CheckpointError, ConfigError, DataError
+from strategies import error_codes
 from strategies.messages import (
     InvalidMessageError,
     build_evaluation_reply,
@@ -28,15 +29,13 @@ from strategies.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
-# What the server may know of a failure. Flower's own codes are below 100.
-ERROR_CODES: dict[type[Exception], tuple[int, str]] = {
-    ConfigError: (101, "configuration"),
-    DataError: (102, "data"),
-    CheckpointError: (103, "files"),
-    InvalidMessageError: (104, "malformed request"),
-    MemoryError: (105, "out of memory"),
+ERROR_CODES: dict[type[Exception], int] = {
+    ConfigError: error_codes.CONFIGURATION,
+    DataError: error_codes.DATA,
+    CheckpointError: error_codes.FILES,
+    InvalidMessageError: error_codes.MALFORMED_REQUEST,
+    MemoryError: error_codes.OUT_OF_MEMORY,
 }
-UNKNOWN_ERROR = (199, "unexpected")
 
 
 def build_app(
@@ -122,10 +121,10 @@ def _guarded(
         site = site_of()
         return Message(reply(site), reply_to=message)
     except Exception as error:
-        code, kind = next((c for t, c in ERROR_CODES.items() if isinstance(error, t)), UNKNOWN_ERROR)
+        code = next((code for kind, code in ERROR_CODES.items() if isinstance(error, kind)), error_codes.UNEXPECTED)
         _log_at_site(site, message.metadata.message_type)
         on_error(error)
-        return Message(Error(code=code, reason=kind), reply_to=message)
+        return Message(Error(code=code, reason=error_codes.words_of(code)), reply_to=message)
 
 
 def _log_at_site(site: SiteConfig | None, what: str) -> None:

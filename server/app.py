@@ -9,12 +9,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from medvlmoe.configuration import compose, to_mapping
-from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import QuorumError
 from medvlmoe.files import copy_file
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from server.global_model import GlobalModel
-from server.participation import await_nodes, introductions
+from server.roster import Roster
 from server.rounds import RoundLoop
 from strategies import build_strategy
 from strategies.messages import Metric
@@ -41,22 +40,31 @@ def run_federation(grid: Grid, config: RunConfig) -> dict[str, Any]:
         QuorumError: too few sites.
         ConfigError, CheckpointError: the run folder is taken, of another configuration, or cannot be written.
     """
-    nodes = await_nodes(grid, config.federation.sites, config.federation.connect_seconds)
-    known = introductions(grid, nodes, config.federation.connect_seconds)
-    label_space = LabelSpace.union([introduction.label_space for introduction in known.values()])
+    roster = Roster(grid, config.federation)
+    label_space = roster.gather()
     model = GlobalModel.initial(config.model, label_space, config.seed)
     strategy = build_strategy(
         config.strategy,
         expert_count=config.model.moe.experts,
         label_count=len(label_space.labels),
-        quorum=config.federation.quorum or len(nodes),
+        quorum=config.federation.quorum or len(roster.nodes),
     )
     # The folder comes last: a mistake found above leaves nothing behind.
     folder = RunFolder.open(config.output, f"federated-seed{config.seed}", to_mapping(config), resume=config.resume)
-    sites = {node: introduction.name for node, introduction in known.items()}
-    loop = RoundLoop(grid, sites, model, strategy, config, folder)
+    loop = RoundLoop(grid, roster, model, strategy, config, folder)
+    try:
+        summary = _run(loop, config, folder)
+    except BaseException as error:
+        loop.status.failed(error)
+        raise
+    loop.status.phase("finished")
+    return summary
+
+
+def _run(loop: RoundLoop, config: RunConfig, folder: RunFolder) -> dict[str, Any]:
     loop.run()
     copy_file(loop.model_file(), folder.checkpoints / "final.safetensors")
+    loop.status.phase("testing")
     metrics_by_site = loop.evaluate(("test",))
     if not metrics_by_site:
         raise QuorumError(f"no site could evaluate the final model, {folder.checkpoints / 'final.safetensors'}")

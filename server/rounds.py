@@ -15,8 +15,11 @@ from medvlmoe.model.groups import parameter_group
 from medvlmoe.run_folder import RunFolder
 from server.checkpoint import ServerCheckpoints, ServerState
 from server.global_model import GlobalModel
+from server.inbox import inbox_of
 from server.ledger import ledger_lines
-from server.participation import replies_in_order
+from server.replies import Deadline, Replies, failure_words
+from server.roster import Roster
+from server.status import RunStatus
 from strategies import FedAvg
 from strategies.codecs import codec_by_name
 from strategies.messages import InvalidMessageError, Metric, RoundConfig, build_request, read_evaluation_reply
@@ -30,7 +33,7 @@ class RoundLoop:
 
     Args:
         grid: the federation.
-        sites: site name by Flower node id.
+        roster: the hospitals.
         model: the global model before the first round.
         strategy: merge rule.
         config: the run's configuration.
@@ -40,7 +43,7 @@ class RoundLoop:
     def __init__(
         self,
         grid: Grid,
-        sites: dict[int, str],
+        roster: Roster,
         model: GlobalModel,
         strategy: FedAvg,
         config: RunConfig,
@@ -52,9 +55,9 @@ class RoundLoop:
         self.config = config
         self.folder = folder
         self.checkpoints = ServerCheckpoints(folder.checkpoints)
-        # The order of names is the order of the merge, so that the result does not depend on who is fastest.
-        self.nodes = {name: node for node, name in sorted(sites.items(), key=lambda item: item[1])}
-        strategy.site_names = dict(sites)
+        self.roster = roster
+        self.status = RunStatus(folder.path / "status.json", config.federation.rounds)
+        self.replies = Replies(grid, inbox_of(grid, folder.path / "incoming"), self.status)
         self.state = self._restore()
 
     def run(self) -> None:
@@ -77,41 +80,44 @@ class RoundLoop:
     def evaluate(self, splits: tuple[str, ...], *, intervals: bool = True) -> dict[str, dict[str, Metric]]:
         """Evaluate the global model at every site: metrics by site name, keys ``split/metric``."""
         found: dict[str, dict[str, Metric]] = {}
+        self.roster.refresh(self.model.label_space)
         request = self._request(self.state.round, splits=splits, intervals=intervals)
         for site, reply in self._send("evaluate", request):
-            if reply is None or reply.has_error():
-                logger.warning("site %s did not evaluate", site)
+            if reply.has_error():
+                logger.warning("site %s did not evaluate: %s", site, failure_words(reply.error.code))
                 continue
             try:
                 found[site] = read_evaluation_reply(reply.content, self.state.round)
             except InvalidMessageError as fault:
                 logger.warning("evaluation of site %s rejected: %s", site, fault)
+        for site, why in self.replies.missing.items():
+            logger.warning("site %s did not evaluate: %s", site, why)
         return found
 
     def _run_round(self, server_round: int) -> None:
-        quorum = min(self.config.federation.quorum or len(self.nodes), len(self.nodes))
-        self.strategy.quorum = quorum
         for attempt in range(self.config.federation.retries + 1):
+            self.roster.refresh(self.model.label_space)
+            quorum = self.config.federation.quorum or len(self.roster.nodes)
+            self.strategy.quorum = quorum
+            self.status.phase("waiting for hospitals", server_round=server_round, quorum=quorum)
+            self.roster.await_quorum(quorum, self.model.label_space)
+            self.status.phase("training")
             started = time.monotonic()
-            silent: list[str] = []
             self.strategy.start_round(self.model.exchanged)
-            request = self._request(server_round)
-            merged = self.strategy.merge_replies(server_round, self._received(request, silent))
+            merged = self.strategy.merge_replies(server_round, self._replies_to(self._request(server_round)))
             record = self.strategy.record
             if merged is not None:
-                self._finish_round(server_round, merged, silent, time.monotonic() - started)
+                self._finish_round(server_round, merged, time.monotonic() - started)
                 return
-            absent = {**record.failed, **record.rejected, **dict.fromkeys(silent, "no reply before the deadline")}
             logger.warning(
                 "round %d, attempt %d: %d of %d sites, model unchanged", server_round, attempt + 1,
                 len(record.merged), quorum,
             )  # fmt: skip
+        absent = {**record.failed, **record.rejected, **self.replies.missing}
         listed = "; ".join(f"{site}: {reason}" for site, reason in sorted(absent.items()))
         raise QuorumError(f"round {server_round} did not reach its quorum of {quorum} sites ({listed})")
 
-    def _finish_round(
-        self, server_round: int, merged: dict[str, torch.Tensor], silent: list[str], seconds: float
-    ) -> None:
+    def _finish_round(self, server_round: int, merged: dict[str, torch.Tensor], seconds: float) -> None:
         record, state = self.strategy.record, self.state
         before = {
             site: float(part.metrics["validation_auc"])  # type: ignore[arg-type]
@@ -129,7 +135,7 @@ class RoundLoop:
             "round": server_round,
             "seconds": round(seconds, 3),
             "validation_auc_before": self.state.auc_by_round.get(server_round - 1),
-            "sites": self._site_lines(silent),
+            "sites": self._site_lines(),
             "bytes_by_group": self._bytes_by_group(),
             "expert_samples": [
                 sum(float(part.weights.experts_K[k]) for part in record.merged.values()) for k in experts
@@ -137,6 +143,8 @@ class RoundLoop:
         }
         self.folder.record_round(line, ledger_lines(server_round, record, state.expert_moved_in))
         self._save({**self.model.fixed, **merged})
+        for site in record.merged:
+            self.status.merged(site, server_round)
         logger.info(
             "round %d of %d: %d sites merged in %.1f s, validation AUC before it %s",
             server_round,
@@ -151,7 +159,7 @@ class RoundLoop:
         self.checkpoints.save(self.state, tensors, self.model.metadata(round=self.state.round))
         self.model.read_from(self.checkpoints.file_of(self.state.round))
 
-    def _site_lines(self, silent: list[str]) -> dict[str, dict[str, Any]]:
+    def _site_lines(self) -> dict[str, dict[str, Any]]:
         record = self.strategy.record
         lines: dict[str, dict[str, Any]] = {
             site: {
@@ -165,22 +173,22 @@ class RoundLoop:
         }
         lines |= {site: {"outcome": "rejected", "reason": reason} for site, reason in record.rejected.items()}
         lines |= {site: {"outcome": "failed", "reason": reason} for site, reason in record.failed.items()}
-        lines |= {site: {"outcome": "no reply"} for site in silent}
+        lines |= {site: {"outcome": "no reply", "reason": why} for site, why in self.replies.missing.items()}
         return lines
 
-    def _received(self, request: Any, silent: list[str]) -> Iterator[Message]:
-        for site, reply in self._send("train", request):
-            if reply is None:
-                silent.append(site)
-            else:
-                yield reply
+    def _replies_to(self, request: Any) -> Iterator[Message]:
+        for _, reply in self._send("train", request):
+            self.strategy.site_of_request = self.replies.site_of_request
+            yield reply
 
-    def _send(self, kind: str, request: Any) -> Iterator[tuple[str, Message | None]]:
-        messages = [(site, Message(request, dst_node_id=node, message_type=kind)) for site, node in self.nodes.items()]
-        self.strategy.site_of_request = {}
-        return replies_in_order(
-            self.grid, messages, self.config.federation.round_seconds, self.strategy.site_of_request
-        )
+    def _send(self, kind: str, request: Any) -> Iterator[tuple[str, Message]]:
+        federation = self.config.federation
+        deadline = Deadline(federation.round_seconds, federation.quorum, federation.grace_seconds)
+        online = self.roster.online()
+        for site in self.roster.nodes.keys() - online.keys():
+            self.status.site(site, "unreachable")
+        messages = {site: Message(request, dst_node_id=node, message_type=kind) for site, node in online.items()}
+        return self.replies.collect(messages, deadline)
 
     def _request(self, server_round: int, splits: tuple[str, ...] = (), intervals: bool = False) -> Any:
         federation = self.config.federation
@@ -200,6 +208,7 @@ class RoundLoop:
         return build_request(round_config, self.model.exchanged, self.strategy.codec)
 
     def _validate(self) -> dict[str, float]:
+        self.status.phase("validating")
         reports = self.evaluate(("validation",), intervals=False)
         return {site: float(m["validation/auc"]) for site, m in reports.items() if "validation/auc" in m}  # type: ignore[arg-type]
 

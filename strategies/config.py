@@ -1,6 +1,6 @@
 """What the server decides about a federation: strategy, rounds, what travels and how."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from medvlmoe.errors import ConfigError
 
@@ -37,10 +37,15 @@ class FederationConfig:
         keep_optimizer_state: a site goes on with its AdamW moments from its last round instead of starting at zero.
         select: which global model the run ends with: ``best`` mean validation AUC over the sites, or the ``last``.
         sites: how many sites to wait for before the first round; ``None`` in simulation, where they are known.
-        quorum: replies a round needs before it may change the model; ``None``: every site that was invited.
+        hospitals: their names, so that a missing one can be named and a stranger is not taken; empty: whoever comes.
+            ``sites`` is then their number.
+        quorum: replies a round needs before it may change the model; ``None``: every site that was invited. The run
+            starts with so many if the others have not connected after ``connect_seconds``.
         retries: how often a round below quorum is repeated before the run ends with exit code 3.
         connect_seconds: how long to wait for the sites to connect before the first round.
         round_seconds: deadline of a round.
+        grace_seconds: once ``quorum`` replies are there, how long the round still waits for the others; ``None``:
+            until its deadline.
     """
 
     rounds: int = 10
@@ -48,10 +53,12 @@ class FederationConfig:
     keep_optimizer_state: bool = True
     select: str = "best"
     sites: int | None = None
+    hospitals: list[str] = field(default_factory=list)
     quorum: int | None = None
     retries: int = 2
     connect_seconds: float = 600.0
     round_seconds: float = 86400.0
+    grace_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("rounds", "local_epochs"):
@@ -61,3 +68,16 @@ class FederationConfig:
             raise ConfigError(f"federation.select={self.select}: choose best or last")
         if self.quorum is not None and self.quorum < 1:
             raise ConfigError(f"federation.quorum={self.quorum}: must be at least 1")
+        if len(set(self.hospitals)) < len(self.hospitals):
+            raise ConfigError("federation.hospitals: a name is there twice; give each hospital its own")
+        if self.hospitals and self.sites not in (None, len(self.hospitals)):
+            raise ConfigError(f"federation.sites={self.sites}, but federation.hospitals names {len(self.hospitals)}")
+        if self.quorum is not None and self.quorum > (self.expected_sites or self.quorum):
+            raise ConfigError(f"federation.quorum={self.quorum} is more than the {self.expected_sites} sites expected")
+        if self.grace_seconds is not None and self.quorum is None:
+            raise ConfigError("federation.grace_seconds needs federation.quorum: without it every site is waited for")
+
+    @property
+    def expected_sites(self) -> int | None:
+        """How many sites to wait for before the first round; ``None``: whoever is connected."""
+        return len(self.hospitals) or self.sites

@@ -1,0 +1,46 @@
+"""Where replies arrive: asked for by the request's id, one poll at a time."""
+
+from pathlib import Path
+from typing import Protocol
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from flwr.superlink.grid.http_grid import HttpGrid
+
+from server.spool import SpoolingInbox
+
+
+class Inbox(Protocol):
+    """Replies by request id. A reply is handed out once."""
+
+    def poll(self, request: str, seconds: float) -> Message | None:
+        """The reply, or ``None`` if it has not arrived (as a whole); takes little longer than ``seconds``."""
+
+    def begun(self, request: str) -> bool:
+        """Whether the reply has begun to arrive."""
+
+    def forget(self, request: str) -> None:
+        """Free what is kept for a request whose reply has been used, or is no longer wanted."""
+
+
+class GridInbox:
+    """Replies of any Grid, each whole in memory: for simulations, whose replies are in memory anyway."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def poll(self, request: str, seconds: float) -> Message | None:
+        """See :class:`Inbox`."""
+        return next(iter(self._grid.pull_messages([request])), None)
+
+    def begun(self, request: str) -> bool:
+        """See :class:`Inbox`."""
+        return False
+
+    def forget(self, request: str) -> None:
+        """See :class:`Inbox`."""
+
+
+def inbox_of(grid: Grid, folder: Path) -> Inbox:
+    """The inbox for a grid: replies that come over the network are kept in ``folder``, not in memory."""
+    return SpoolingInbox(grid, folder) if isinstance(grid, HttpGrid) else GridInbox(grid)

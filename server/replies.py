@@ -1,0 +1,145 @@
+"""The replies of a round: collected as they arrive, handed out in the fixed order of the sites."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from server.inbox import Inbox
+from server.spool import UploadStalledError
+from server.status import RunStatus
+from strategies.error_codes import REFUSED_BY_POLICY, words_of
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+_STEP_SECONDS = 5.0  # longest time given to one site's upload before the next site is looked at
+
+
+@dataclass
+class Deadline:
+    """How long a round waits.
+
+    Attributes:
+        seconds: for all replies together.
+        enough: replies after which the rest get only ``grace_seconds`` more; ``None``: never.
+        grace_seconds: see ``enough``.
+    """
+
+    seconds: float
+    enough: int | None = None
+    grace_seconds: float | None = None
+
+
+@dataclass
+class Replies:
+    """Sends one request to each site and yields the replies in the order of the sites, whatever the order of arrival.
+
+    Attributes:
+        grid: the federation.
+        inbox: where its replies arrive.
+        status: told what each site is doing.
+        missing: after iterating, why a site's reply is not among those handed out.
+        site_of_request: site name by request id.
+    """
+
+    grid: Grid
+    inbox: Inbox
+    status: RunStatus
+    missing: dict[str, str] = field(default_factory=dict)
+    site_of_request: dict[str, str] = field(default_factory=dict)
+
+    def collect(self, requests: Mapping[str, Message], deadline: Deadline) -> Iterator[tuple[str, Message]]:
+        """Site name and its reply (which may be an error), for those that came in time."""
+        self.missing.clear()
+        identities = dict(zip(requests, self.grid.push_messages(list(requests.values())), strict=True))
+        nodes = {site: message.metadata.dst_node_id for site, message in requests.items()}
+        del requests  # a request holds the whole model
+        self.site_of_request = {identity: site for site, identity in identities.items() if identity}
+        for site, identity in identities.items():
+            self.status.site(site, "invited")
+            if not identity:
+                self._give_up(site, "not reachable")
+        pending = [site for site, identity in identities.items() if identity]
+        arrived: dict[str, Message] = {}
+        ends = _Ends(deadline)
+        try:
+            for site in list(pending):
+                while site in pending and not ends.over():
+                    self._look(site, pending, arrived, identities, nodes, ends)
+                    if site in pending:
+                        time.sleep(_POLL_SECONDS)
+                if site in arrived:
+                    yield site, arrived.pop(site)
+                    self.inbox.forget(identities[site])
+            online = set(self.grid.get_node_ids())
+            for site in pending:
+                self._give_up(site, "late" if nodes[site] in online else "unreachable")
+        finally:
+            for identity in identities.values():
+                if identity:
+                    self.inbox.forget(identity)
+
+    def _look(
+        self,
+        next_site: str,
+        pending: list[str],
+        arrived: dict[str, Message],
+        identities: Mapping[str, str],
+        nodes: Mapping[str, int],
+        ends: "_Ends",
+    ) -> None:
+        """Look once for each reply, in order, until that of ``next_site`` is there.
+
+        Not further: in one process a reply is made only when it is asked for.
+        """
+        online = set(self.grid.get_node_ids())
+        for site in list(pending):
+            try:
+                reply = self.inbox.poll(identities[site], _STEP_SECONDS)
+            except UploadStalledError:
+                pending.remove(site)
+                self._give_up(site, words_of(3))
+                continue
+            if reply is None:
+                began = self.inbox.begun(identities[site])
+                waiting = "training" if nodes[site] in online else "unreachable"
+                self.status.site(site, "uploading" if began else waiting)
+                continue
+            pending.remove(site)
+            arrived[site] = reply
+            if reply.has_error():
+                self.status.site(site, failure_words(reply.error.code))
+            else:
+                self.status.site(site, "uploaded")
+                ends.note_reply()
+            if site == next_site:
+                return
+
+    def _give_up(self, site: str, why: str) -> None:
+        self.missing[site] = why
+        self.status.site(site, why)
+
+
+def failure_words(code: int) -> str:
+    """The state of a site whose reply is an error."""
+    return words_of(code) if code == REFUSED_BY_POLICY else f"failed: {words_of(code)} (code {code})"
+
+
+class _Ends:
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._end = time.monotonic() + deadline.seconds
+        self._replies = 0
+
+    def note_reply(self) -> None:
+        self._replies += 1
+        limits = self._deadline
+        if limits.grace_seconds is not None and self._replies == limits.enough:
+            self._end = min(self._end, time.monotonic() + limits.grace_seconds)
+
+    def over(self) -> bool:
+        return time.monotonic() > self._end

@@ -1,0 +1,150 @@
+"""Which hospital is behind which Flower node. A hospital that reconnects may come back as another node."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from medvlmoe.data.labels import LabelSpace
+from medvlmoe.errors import ConfigError, QuorumError
+from strategies.config import FederationConfig
+from strategies.error_codes import words_of
+from strategies.messages import InvalidMessageError, SiteIntroduction, read_introduction
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+
+
+class Roster:
+    """The hospitals of a run, by name.
+
+    Attributes:
+        introductions: what each hospital told about itself, in the order of the names.
+        refused: why a node that answered is not taken, by node.
+    """
+
+    def __init__(self, grid: Grid, federation: FederationConfig) -> None:
+        self._grid = grid
+        self._federation = federation
+        self._node_of: dict[str, int] = {}
+        self._asked: set[int] = set()
+        self.introductions: dict[str, SiteIntroduction] = {}
+        self.refused: dict[int, str] = {}
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """Node by hospital, in the order of the names: the order of the merge."""
+        return dict(sorted(self._node_of.items()))
+
+    def gather(self) -> LabelSpace:
+        """Wait for the hospitals before the first round; the union of their labels.
+
+        Raises:
+            QuorumError: too few came in time, one could not introduce itself, or two bear one name.
+        """
+        federation = self._federation
+        wanted = federation.expected_sites
+        deadline = time.monotonic() + federation.connect_seconds
+        while True:
+            self._ask(self._new_nodes(), max(_POLL_SECONDS, deadline - time.monotonic()))
+            if self._node_of and len(self._node_of) >= (wanted or 0):
+                break
+            if self.refused and wanted is None:
+                break
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        needed = federation.quorum or wanted or len(self._node_of) + len(self.refused) or 1
+        if len(self._node_of) < needed:
+            raise QuorumError(f"{self._too_few(needed)}; start the others, or see the log of a site that failed")
+        if wanted is not None and len(self._node_of) < wanted:
+            logger.warning("%s: going on with the quorum", self._too_few(wanted))
+        return LabelSpace.union([self.introductions[name].label_space for name in self.nodes])
+
+    def refresh(self, label_space: LabelSpace) -> None:
+        """Before a round: find hospitals that came back as another node, or came late with labels the model has."""
+        self._asked -= self.refused.keys()  # what was wrong there may have been mended since
+        self.refused.clear()
+        for name in self._ask(self._new_nodes(), self._federation.connect_seconds):
+            try:
+                label_space.positions_of(self.introductions[name].label_space)
+            except ConfigError as error:
+                logger.warning("site %s came too late: %s", name, error)
+                del self._node_of[name]
+
+    def online(self) -> dict[str, int]:
+        """Node of each hospital that is connected now, in the order of the names."""
+        there = set(self._grid.get_node_ids())
+        return {name: node for name, node in self.nodes.items() if node in there}
+
+    def await_quorum(self, quorum: int, label_space: LabelSpace) -> None:
+        """Wait until so many hospitals are connected, for at most ``connect_seconds``.
+
+        Raises:
+            QuorumError: too few; names those that are missing.
+        """
+        deadline = time.monotonic() + self._federation.connect_seconds
+        while len(online := self.online()) < quorum:
+            if time.monotonic() > deadline:
+                missing = sorted({*self.nodes, *self._federation.hospitals} - online.keys())
+                raise QuorumError(
+                    f"{len(online)} of the {quorum} hospitals that a round needs are connected; "
+                    f"missing: {', '.join(missing)}"
+                )
+            time.sleep(_POLL_SECONDS)
+            self.refresh(label_space)
+
+    def absent(self) -> list[str]:
+        """Expected hospitals that never came."""
+        return [name for name in self._federation.hospitals if name not in self._node_of]
+
+    def _new_nodes(self) -> list[int]:
+        return sorted(set(self._grid.get_node_ids()) - self._asked)
+
+    def _ask(self, nodes: Sequence[int], seconds: float) -> list[str]:
+        """Ask nodes who they are; the names that are new or have moved to another node."""
+        found: list[str] = []
+        requests = [Message(RecordDict(), dst_node_id=node, message_type="query") for node in nodes]
+        waiting = dict(zip(self._grid.push_messages(requests), nodes, strict=True)) if requests else {}
+        deadline = time.monotonic() + seconds
+        while waiting and time.monotonic() < deadline:
+            for identity, node in list(waiting.items()):
+                reply = next(iter(self._grid.pull_messages([identity])), None)
+                if reply is not None:
+                    del waiting[identity]
+                    self._asked.add(node)
+                    found.extend(self._note(node, reply))
+            if waiting:
+                time.sleep(_POLL_SECONDS)
+        return found
+
+    def _note(self, node: int, reply: Message) -> list[str]:
+        if reply.has_error():
+            self.refused[node] = f"node {node} did not introduce itself: {words_of(reply.error.code)}"
+            logger.warning("%s (code %d); see that site's own log", self.refused[node], reply.error.code)
+            return []
+        try:
+            introduction = read_introduction(reply.content)
+        except InvalidMessageError as fault:
+            self.refused[node] = f"node {node}: {fault}"
+            return []
+        name = introduction.name
+        if self._federation.hospitals and name not in self._federation.hospitals:
+            self.refused[node] = f"'{name}' is not one of federation.hospitals"
+            logger.warning("%s: not taken", self.refused[node])
+            return []
+        if self._node_of.get(name) in set(self._grid.get_node_ids()):
+            self.refused[node] = f"two sites call themselves '{name}'; give each its own name"
+            logger.warning("%s (a node that died counts as connected for a minute)", self.refused[node])
+            return []
+        self._node_of[name] = node
+        self.introductions[name] = introduction
+        return [name]
+
+    def _too_few(self, needed: int) -> str:
+        reasons = [*self.refused.values(), *([f"missing: {', '.join(self.absent())}"] if self.absent() else [])]
+        why = f" ({'; '.join(reasons)})" if reasons else ""
+        return f"{len(self._node_of)} of {needed} sites connected within {self._federation.connect_seconds:g} s{why}"

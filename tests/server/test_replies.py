@@ -1,0 +1,96 @@
+"""Replies arrive in any order, late or never; the merge sees them in one order."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from flwr.app import Error, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from medvlmoe.files import read_json
+from server.replies import Deadline, Replies
+from server.status import RunStatus
+
+SITES = ("east", "north", "south", "west")
+
+
+class TimedGrid:
+    """A grid whose replies become available some seconds after the request: ``None`` never."""
+
+    def __init__(self, after: dict[str, float | None], offline: Iterable[str] = (), code: dict[str, int] | None = None):
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+        self.after, self.code = after, code or {}
+        self.nodes = {number: site for number, site in enumerate(SITES) if site not in offline}
+        self.sent: dict[str, Message] = {}
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.nodes)
+
+    def push_messages(self, messages: list[Message]) -> list[str | None]:
+        self.started = time.monotonic()
+        for message in messages:
+            site = SITES[message.metadata.dst_node_id]
+            message.metadata.__dict__["_message_id"] = site
+            self.sent[site] = message
+        return [SITES[message.metadata.dst_node_id] for message in messages]
+
+    def poll(self, request: str, seconds: float) -> Message | None:
+        delay = self.after[request]
+        if delay is None or request not in self.sent or time.monotonic() - self.started < delay:
+            return None
+        message = self.sent.pop(request)
+        if request in self.code:
+            return Message(Error(code=self.code[request], reason=""), reply_to=message)
+        return Message(RecordDict(), reply_to=message)
+
+    def begun(self, request: str) -> bool:
+        return False
+
+    def forget(self, request: str) -> None:
+        self.sent.pop(request, None)
+
+
+def collect(tmp_path: Path, grid: TimedGrid, deadline: Deadline) -> tuple[list[str], dict[str, str]]:
+    replies = Replies(grid, grid, RunStatus(tmp_path / "status.json", 1))  # type: ignore[arg-type]
+    requests = {site: Message(RecordDict(), dst_node_id=node, message_type="train") for node, site in enumerate(SITES)}
+    return [site for site, _ in replies.collect(requests, deadline)], replies.missing
+
+
+def test_the_order_is_that_of_the_sites_whoever_is_fastest(tmp_path: Path) -> None:
+    grid = TimedGrid({"east": 1.2, "north": 0.0, "south": 0.6, "west": 0.0})
+    assert collect(tmp_path, grid, Deadline(10.0)) == (list(SITES), {})
+
+
+def test_who_is_late_and_who_is_gone_are_told_apart(tmp_path: Path) -> None:
+    grid = TimedGrid({"east": None, "north": 0.0, "south": None, "west": 0.0}, offline=["south"])
+    merged, missing = collect(tmp_path, grid, Deadline(1.5))
+    assert merged == ["north", "west"]
+    assert missing == {"east": "late", "south": "unreachable"}
+    states = {name: site["state"] for name, site in read_json(tmp_path / "status.json")["sites"].items()}
+    assert states == {"east": "late", "north": "uploaded", "south": "unreachable", "west": "uploaded"}
+
+
+def test_after_enough_replies_the_rest_get_the_grace_period_only(tmp_path: Path) -> None:
+    grid = TimedGrid({"east": None, "north": 0.0, "south": 0.0, "west": 1.0})
+    started = time.monotonic()
+    merged, missing = collect(tmp_path, grid, Deadline(60.0, enough=2, grace_seconds=3.0))
+    assert merged == ["north", "south", "west"]
+    assert missing == {"east": "late"}
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [
+        (106, "refused by policy"),
+        (102, "failed: data (code 102)"),
+        (5, "failed: unreachable (code 5)"),
+        (8, "failed: the app's process died (code 8)"),
+    ],
+)
+def test_a_failure_is_shown_in_words(tmp_path: Path, code: int, state: str) -> None:
+    grid = TimedGrid(dict.fromkeys(SITES, 0.0), code={"north": code})
+    merged, _ = collect(tmp_path, grid, Deadline(5.0))
+    assert merged == list(SITES), "an error is a reply too; the strategy records it"
+    assert read_json(tmp_path / "status.json")["sites"]["north"]["state"] == state

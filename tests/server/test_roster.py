@@ -1,0 +1,124 @@
+"""Hospitals come, stay away, and come back as another node."""
+
+from collections.abc import Callable
+
+import pytest
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+
+from medvlmoe.data.labels import LabelSpace
+from medvlmoe.errors import QuorumError
+from server.roster import Roster
+from simulation import InProcessGrid
+from strategies.config import FederationConfig
+from strategies.messages import SiteIntroduction, build_introduction
+
+FUNDUS, CHEST = LabelSpace.known("diabetic_retinopathy"), LabelSpace.known("chexpert")
+
+
+class VisibleNodes(InProcessGrid):
+    """Nodes that introduce themselves under these names (``None`` fails); only ``visible`` ones are connected."""
+
+    def __init__(self, names: list[str | None], space_of: Callable[[str], LabelSpace] = lambda name: FUNDUS) -> None:
+        app = ClientApp()
+        self.names, self.asked = names, []
+
+        @app.query()
+        def query(message: Message, context: Context) -> Message:
+            name = self.names[int(context.node_config["partition-id"])]
+            self.asked.append(name)
+            if name is None:
+                return Message(Error(code=102, reason="data"), reply_to=message)
+            introduction = SiteIntroduction(name=name, label_space=space_of(name), version="1")
+            return Message(build_introduction(introduction), reply_to=message)
+
+        super().__init__(app, len(names))
+        self.visible = set(range(len(names)))
+
+    def get_node_ids(self) -> list[int]:
+        return [node for node in super().get_node_ids() if node - 1000 in self.visible]
+
+
+def federation(**changes: object) -> FederationConfig:
+    return FederationConfig(**{"connect_seconds": 0.3, **changes})  # type: ignore[arg-type]
+
+
+def test_the_order_is_that_of_the_names() -> None:
+    roster = Roster(VisibleNodes(["west", "east", "north"]), federation())
+    roster.gather()
+    assert list(roster.nodes) == ["east", "north", "west"]
+    assert roster.nodes["west"] == 1000
+
+
+def test_a_run_starts_with_its_quorum_and_knows_who_never_came() -> None:
+    hospitals = ["east", "north", "west"]
+    roster = Roster(VisibleNodes(["west", "east"]), federation(hospitals=hospitals, quorum=2))
+    roster.gather()
+    assert list(roster.nodes) == ["east", "west"]
+    assert roster.absent() == ["north"]
+
+
+def test_a_missing_hospital_is_named() -> None:
+    with pytest.raises(QuorumError, match=r"2 of 3 sites .*missing: north"):
+        Roster(VisibleNodes(["west", "east"]), federation(hospitals=["east", "north", "west"])).gather()
+
+
+def test_a_stranger_is_not_taken() -> None:
+    roster = Roster(VisibleNodes(["east", "stranger", "west"]), federation(hospitals=["east", "west"]))
+    roster.gather()
+    assert list(roster.nodes) == ["east", "west"]
+    assert list(roster.refused.values()) == ["'stranger' is not one of federation.hospitals"]
+
+
+def test_a_site_that_cannot_introduce_itself_is_said_and_asked_again_later() -> None:
+    grid = VisibleNodes(["east", None])
+    with pytest.raises(QuorumError, match=r"1 of 2 .*did not introduce itself: data"):
+        Roster(grid, federation(sites=2)).gather()
+    roster = Roster(grid, federation(sites=2, quorum=1))
+    space = roster.gather()
+    grid.names[1] = "west"
+    roster.refresh(space)
+    assert list(roster.nodes) == ["east", "west"]
+
+
+def test_a_hospital_that_comes_back_as_another_node_is_the_same_hospital() -> None:
+    grid = VisibleNodes(["east", "west", "east"])
+    grid.visible = {0, 1}
+    roster = Roster(grid, federation())
+    space = roster.gather()
+    grid.visible = {1, 2}
+    roster.refresh(space)
+    assert roster.nodes == {"east": 1002, "west": 1001}
+    assert roster.online() == roster.nodes
+
+
+def test_a_second_node_cannot_take_the_name_of_a_connected_hospital() -> None:
+    grid = VisibleNodes(["east", "west", "east"])
+    grid.visible = {0, 1}
+    roster = Roster(grid, federation())
+    space = roster.gather()
+    grid.visible = {0, 1, 2}
+    roster.refresh(space)
+    assert roster.nodes == {"east": 1000, "west": 1001}
+    assert any("two sites call themselves 'east'" in reason for reason in roster.refused.values())
+
+
+@pytest.mark.parametrize(("space", "taken"), [(FUNDUS, True), (CHEST, False)])
+def test_a_latecomer_joins_if_the_model_has_its_labels(space: LabelSpace, taken: bool) -> None:
+    grid = VisibleNodes(["east", "late"], lambda name: space if name == "late" else FUNDUS)
+    grid.visible = {0}
+    roster = Roster(grid, federation())
+    labels = roster.gather()
+    grid.visible = {0, 1}
+    roster.refresh(labels)
+    assert ("late" in roster.nodes) is taken
+
+
+def test_a_round_waits_for_its_quorum_and_then_names_the_missing() -> None:
+    grid = VisibleNodes(["east", "west"])
+    roster = Roster(grid, federation())
+    space = roster.gather()
+    grid.visible = {0}
+    with pytest.raises(QuorumError, match=r"1 of the 2 hospitals .*missing: west"):
+        roster.await_quorum(2, space)
+    roster.await_quorum(1, space)
