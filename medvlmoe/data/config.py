@@ -8,6 +8,7 @@ from medvlmoe.errors import ConfigError
 
 KINDS = ("chestxray14", "chexpert", "mimic_cxr", "pathmnist", "retinamnist", "manifest")
 MEDMNIST_SIZES = (28, 64, 128, 224)
+UNCERTAIN_POLICIES = ("ignore", "zeros", "ones", "irvin5", "lsr")
 
 
 @dataclass(kw_only=True)
@@ -32,9 +33,16 @@ class DatasetConfig:
         prompt: constant opening sentence instead of the site's default.
         manifest: for ``kind=manifest``, the YAML file: a path relative to ``root``, or the name of a packaged one.
         size: for MedMNIST, which published resolution to read: 28, 64, 128 or 224.
-        uncertain: uncertain labels (-1) become ``zeros``, ``ones`` or unknown (``ignore``).
+        uncertain: uncertain labels (-1) become ``zeros``, ``ones``, unknown (``ignore``), by the best binary policy
+            of each competition label and else zeros (``irvin5``), or soft targets between 0.55 and 0.85 in training
+            and unknown in validation and test (``lsr``).
+        label_seed: seed of the soft targets of ``uncertain=lsr``.
         blank: labels that CheXpert and MIMIC-CXR leave blank become ``zeros`` or unknown (``ignore``).
         views: for CheXpert and MIMIC-CXR, ``frontal`` or ``all`` images.
+        labeler: for MIMIC-CXR, which program's labels to read: ``chexpert`` or ``negbio``.
+        test_labels: for MIMIC-CXR, labels of the test split: ``labeler``, or ``radiologist`` (version 2.1.0).
+        reports_root: for MIMIC-CXR, where the reports lie if not beside the images: a folder, or
+            ``mimic-cxr-reports.zip`` itself; a relative one is taken from ``root``.
     """
 
     kind: str
@@ -52,18 +60,24 @@ class DatasetConfig:
     manifest: str | None = None
     size: int = 64
     uncertain: str = "zeros"
+    label_seed: int = 0
     blank: str = "zeros"
     views: str = "frontal"
+    labeler: str = "chexpert"
+    test_labels: str = "labeler"
+    reports_root: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, KINDS)
         _one_of("split", self.split, ("official", "patient"))
         _one_of("on_bad_image", self.on_bad_image, ("error", "skip"))
         _one_of("text", self.text, ("context", "demographics", "none", "report"))
-        _one_of("uncertain", self.uncertain, ("zeros", "ones", "ignore"))
+        _one_of("uncertain", self.uncertain, UNCERTAIN_POLICIES)
         _one_of("blank", self.blank, ("zeros", "ignore"))
         _one_of("views", self.views, ("frontal", "all"))
         _one_of("size", self.size, MEDMNIST_SIZES)
+        _one_of("labeler", self.labeler, ("chexpert", "negbio"))
+        _one_of("test_labels", self.test_labels, ("labeler", "radiologist"))
         for key in ("validation_fraction", "test_fraction"):
             if not 0 < getattr(self, key) < 1:
                 raise ConfigError(f"data set {key}={getattr(self, key)}: use a share between 0 and 1")
@@ -78,7 +92,8 @@ class DatasetConfig:
             raise ConfigError("data set text=report may name the target; set allow_label_leak=true to accept that")
         if self.manifest is not None and self.kind != "manifest":
             raise ConfigError(f"data set manifest={self.manifest} needs kind=manifest, not {self.kind}")
-
+        if self.reports_root is not None and self.kind != "mimic_cxr":
+            raise ConfigError(f"data set reports_root={self.reports_root} needs kind=mimic_cxr, not {self.kind}")
         if self.text == "report" and self.kind not in ("mimic_cxr", "manifest"):
             raise ConfigError(f"data set text=report: {self.kind} has no reports")
 

@@ -1,6 +1,7 @@
 """What a site has, before any image is opened. Shape suffixes: N records, Y labels of the site's own space."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +31,14 @@ class ImageSource(Protocol):
         """One image as uint8 of ``shape.dimensions``. Raises DataError if it cannot be read."""
 
 
+class LazyTexts(Sequence[str], ABC):
+    """Texts that cost a file each: only those that are asked for are read."""
+
+    @abstractmethod
+    def take(self, rows: npt.NDArray[np.int64]) -> "LazyTexts":
+        """The texts at these positions, still unread."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SiteIndex:
     """The records of one site as columns.
@@ -37,10 +46,10 @@ class SiteIndex:
     Attributes:
         root: the site's folder, to name it in messages.
         images: N images, not opened yet.
-        labels_NY: float32, 0, 1 or NaN (unknown); one-hot for classes.
+        labels_NY: float32, 0, 1 or NaN (unknown), in training also soft targets between; one-hot for classes.
         patient_ids: N patients; where the site does not tell them, every image is its own.
         study_ids: N studies.
-        texts: N texts for the model.
+        texts: N texts for the model; a :class:`LazyTexts` reads them when they are asked for.
         splits: N of ``train``, ``validation``, ``test``.
         label_space: the site's own labels.
         grayscale: whether the images have no colour, so that one channel is kept.
@@ -53,7 +62,7 @@ class SiteIndex:
     labels_NY: npt.NDArray[np.float32]
     patient_ids: list[str]
     study_ids: list[str]
-    texts: list[str]
+    texts: Sequence[str]
     splits: npt.NDArray[np.str_]
     label_space: LabelSpace
     grayscale: bool
@@ -71,7 +80,11 @@ class SiteIndex:
             labels_NY=self.labels_NY[rows],
             patient_ids=[self.patient_ids[row] for row in rows.tolist()],
             study_ids=[self.study_ids[row] for row in rows.tolist()],
-            texts=[self.texts[row] for row in rows.tolist()],
+            texts=(
+                self.texts.take(rows)
+                if isinstance(self.texts, LazyTexts)
+                else [self.texts[row] for row in rows.tolist()]
+            ),
             splits=self.splits[rows],
         )
 
@@ -108,11 +121,18 @@ def arrange(index: SiteIndex, config: DatasetConfig) -> SiteIndex:
         splits = index.splits
         if not (splits == VALIDATION).any():
             splits = cut_validation(index.patient_ids, splits, config.validation_fraction)
-    index = replace(index, splits=splits)
+    index = replace(index, splits=splits, labels_NY=_without_soft_targets(index.labels_NY, splits))
+    index = index.leave_out("no known label", np.asarray(np.isnan(index.labels_NY).all(axis=1)))
     share = partition_of(index.patient_ids, config.partition_count) == config.partition_index
     index = index.take(np.flatnonzero(share))
     _check(index, config)
     return index
+
+
+def _without_soft_targets(labels_NY: npt.NDArray[np.float32], splits: npt.NDArray[np.str_]) -> npt.NDArray[np.float32]:
+    """Outside training a soft target (label smoothing of an uncertain label) is unknown: no metric may count it."""
+    soft_NY = (labels_NY > 0) & (labels_NY < 1) & (splits != TRAIN)[:, None]
+    return np.where(soft_NY, np.float32("nan"), labels_NY) if soft_NY.any() else labels_NY
 
 
 def _check(index: SiteIndex, config: DatasetConfig) -> None:
@@ -127,7 +147,7 @@ def _check(index: SiteIndex, config: DatasetConfig) -> None:
         mend = "a site needs more patients" if config.split == "patient" else "mend the table or set split=patient"
         raise DataError(f"{where}: no record is in the train split{left_out}; {mend}")
     labels_NY = index.labels_NY[training]
-    positive, negative = (labels_NY == 1).any(axis=0), (labels_NY == 0).any(axis=0)
+    positive, negative = (labels_NY > 0.5).any(axis=0), (labels_NY <= 0.5).any(axis=0)
     exclusive = any(block.exclusive for block in index.label_space.blocks)
     if exclusive and positive.sum() < 2:
         only = index.label_space.labels[int(positive.argmax())]

@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from medvlmoe.data.problems import Problems
 from medvlmoe.errors import DataError
 
 _OTHER_DELIMITERS = (";", "\t")  # spreadsheets of many countries write these
 
 
 def read_table(
-    path: Path, columns: Sequence[str] = (), *, encoding: str | None = None, declare: str = "save it as UTF-8"
+    path: Path,
+    columns: Sequence[str] = (),
+    *,
+    encoding: str | None = None,
+    declare: str = "save it as UTF-8",
+    problems: Problems | None = None,
 ) -> pd.DataFrame:
     """Read a CSV file (``.gz`` too); every cell is a string without blanks around it, empty where there is none.
 
@@ -24,6 +30,7 @@ def read_table(
         columns: columns that must be there.
         encoding: tried when the file is not UTF-8.
         declare: mend offered for a file in another encoding.
+        problems: takes down malformed rows, which are then left out; without it they are an error.
 
     Returns:
         All columns; the index is the line of the file on which the record ends.
@@ -32,7 +39,10 @@ def read_table(
         DataError: the file is missing, in another encoding, not a table, or lacks a column.
     """
     text = read_text(path, encoding, declare)
-    header, rows, lines = _parsed(path, text)
+    collected = Problems() if problems is None else problems
+    header, rows, lines = _parsed(path, text, collected)
+    if problems is None:
+        collected.refuse()
     table = pd.DataFrame(rows, columns=pd.Index(header), index=pd.Index(lines, dtype="int64"), dtype=str)
     require_columns(path, table, columns)
     return table
@@ -73,7 +83,7 @@ def read_text(path: Path, encoding: str | None = None, declare: str = "save it a
         raise DataError(f"{path}: neither UTF-8 ({problem}) nor {encoding} ({error}); {declare}") from error
 
 
-def _parsed(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int]]:
+def _parsed(path: Path, text: str, problems: Problems) -> tuple[list[str], list[list[str]], list[int]]:
     first_line = text.partition("\n")[0]
     delimiter = "," if "," in first_line else next((mark for mark in _OTHER_DELIMITERS if mark in first_line), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -81,17 +91,22 @@ def _parsed(path: Path, text: str) -> tuple[list[str], list[list[str]], list[int
     lines: list[int] = []
     try:
         header = [cell.strip() for cell in next(reader, [])]
+        # Columns without a name at the end (ChestX-ray14 of 2017 has one) need not be there in the rows.
+        needed = max((place + 1 for place, name in enumerate(header) if name), default=0)
+        width, before = len(header), reader.line_num
         for row in reader:
-            if len(row) != len(header):
-                if not row:
-                    continue  # an empty line
-                if any(row[len(header) :]) or len(row) < len(header):
-                    raise DataError(
-                        f"{path} line {reader.line_num}: {len(row)} cells below a header of {len(header)}; "
-                        "put quotes around cells that hold the separator"
-                    )
-            rows.append([cell.strip() for cell in row[: len(header)]])
-            lines.append(reader.line_num)
+            if len(row) == width:
+                rows.append([cell.strip() for cell in row])
+                lines.append(reader.line_num)
+            elif len(row) >= needed and not any(row[width:]):
+                rows.append([cell.strip() for cell in row[:width]] + [""] * (width - len(row)))
+                lines.append(reader.line_num)
+            elif row:  # else an empty line
+                begun = f", begun on line {before + 1}," if reader.line_num > before + 1 else ""
+                found = f"{len(row)} cells{begun} below a header of {width}"
+                mend = "put quotes around cells that hold the separator"
+                problems.add(path, f"{found}; {mend}", [reader.line_num])
+            before = reader.line_num
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num}: not a CSV table ({error})") from error
     if not any(header):

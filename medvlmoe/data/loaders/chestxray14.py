@@ -1,7 +1,10 @@
 """ChestX-ray14 (NIH; Wang et al. 2017) in its official layout.
 
 ``Data_Entry_2017_v2020.csv`` (or ``Data_Entry_2017.csv``), ``train_val_list.txt``, ``test_list.txt`` and the images
-anywhere below the root (``images/*.png`` or ``images_001/images/*.png`` ...).
+anywhere below the root (``images/*.png`` as the NIH packs them, ``images_001/images/*.png`` … as Kaggle does).
+
+The tables' last two headers hold commas without quotes, so that there are eleven columns; the one of 2017 has a twelfth
+without a name. Its ages above 120 (some above 400) are typing errors and count as unknown.
 """
 
 from pathlib import Path
@@ -11,14 +14,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from medvlmoe.data.config import DatasetConfig
-from medvlmoe.data.images import ImageFiles
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.known_labels import canonical_label
 from medvlmoe.data.labels import LabelSpace
-from medvlmoe.data.loaders.columns import files_below, missing_images, refuse_value
+from medvlmoe.data.loaders.columns import files_below, take_down, take_down_repeated
+from medvlmoe.data.loaders.records import Records, site_index
+from medvlmoe.data.problems import Problems
 from medvlmoe.data.split import TEST, TRAIN
 from medvlmoe.data.tables import read_table, require_columns
-from medvlmoe.data.text import prompts
+from medvlmoe.data.text import age_words, prompts
 from medvlmoe.errors import DataError
 
 OPENING = "Frontal chest radiograph"
@@ -32,43 +36,60 @@ _NOTHING = "No Finding"
 _VERSION_BY_PNEUMONIA = {1431: "v2020", 1353: "v1"}
 
 
-def read(config: DatasetConfig, root: Path) -> SiteIndex:
+def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
     """The records of ChestX-ray14 in the order of its table.
 
     Raises:
         DataError: a file is missing or malformed.
     """
+    table, records = _read(config, root, problems)
+    texts = prompts(
+        config.text,
+        config.prompt or OPENING,
+        views=table[_VIEW].tolist(),
+        ages=table[_AGE].tolist(),
+        sexes=table["sex"].tolist(),
+    )
+    return site_index(config, root, LabelSpace.known("chestxray14"), records, texts, problems)
+
+
+def read_records(config: DatasetConfig, root: Path, problems: Problems) -> Records:
+    """The table and the lists as they stand there."""
+    return _read(config, root, problems)[1]
+
+
+def _read(config: DatasetConfig, root: Path, problems: Problems) -> tuple[pd.DataFrame, Records]:
     path = _table_path(root)
-    table = read_table(path, (_IMAGE, _FINDINGS, _PATIENT, _AGE, _VIEW))
-    space = LabelSpace.known("chestxray14")
-    labels_NY = _labels(path, table, space)
-    names = table[_IMAGE].to_numpy()
-    splits = _official_splits(root, names) if config.split == "official" else np.full(len(names), TRAIN, dtype="<U10")
+    table = read_table(path, (_IMAGE, _FINDINGS, _PATIENT, _AGE, _VIEW), problems=problems)
+    table = take_down_repeated(problems, path, table, _IMAGE)
+    table["sex"] = table[_sex_column(path, table)]
+    labels_NY = _labels(path, table, LabelSpace.known("chestxray14"), problems)
+    names = table[_IMAGE].tolist()
+    official = config.split == "official"
+    splits = _official_splits(root, names, problems) if official else np.full(len(names), TRAIN, dtype="<U10")
     on_disk = files_below(root, ".png")
-    present = np.array([name in on_disk for name in names], dtype=bool)
-    index = SiteIndex(
-        root=root,
-        # a record without an image is left out below; until then the root stands in for its path
-        images=ImageFiles([on_disk.get(name, root) for name in names]),
-        labels_NY=labels_NY,
+    files = [str(on_disk.get(name, "")) for name in names]
+    ages = table[_AGE]
+    records = Records(
+        names=names,
+        files=files,
+        codes_NY=labels_NY,
         patient_ids=table[_PATIENT].tolist(),
         study_ids=[name.removesuffix(".png") for name in names],
-        texts=prompts(
-            config.text,
-            config.prompt or OPENING,
-            views=table[_VIEW].tolist(),
-            ages=table[_AGE].tolist(),
-            sexes=table[_sex_column(path, table)].tolist(),
-        ),
         splits=splits,
-        label_space=space,
-        grayscale=True,
-        notes={"labels": _version(labels_NY, space), "images": f"{present.sum()} of {len(names)} on disk"},
+        left_out={"not in the official lists": splits == ""},
+        facts={
+            "views PA": int((table[_VIEW] == "PA").sum()),
+            "views AP": int((table[_VIEW] == "AP").sum()),
+            "rows of age 0": int(ages.isin(("0", "000Y", "0Y")).sum()),
+            "ages read as unknown": int((~ages.map({age: bool(age_words(age)) for age in ages.unique()})).sum()),
+        },
+        notes={
+            "labels": label_version(labels_NY, LabelSpace.known("chestxray14")),
+            "images": f"{sum(map(bool, files))} of {len(files)} on disk",
+        },
     )
-    unlisted = splits == ""
-    missing = missing_images(config, root, names[~unlisted], present[~unlisted])
-    index = index.leave_out("not in the official lists", unlisted)
-    return index.leave_out("image not on disk", missing)
+    return table, records
 
 
 def _table_path(root: Path) -> Path:
@@ -85,34 +106,42 @@ def _sex_column(path: Path, table: pd.DataFrame) -> str:
     return there[0]
 
 
-def _labels(path: Path, table: pd.DataFrame, space: LabelSpace) -> npt.NDArray[np.float32]:
+def _labels(path: Path, table: pd.DataFrame, space: LabelSpace, problems: Problems) -> npt.NDArray[np.float32]:
     codes, combinations = pd.factorize(table[_FINDINGS])  # 112,120 rows hold some 800 different combinations
     position = {label: place for place, label in enumerate(space.labels)}
     labels_CY = np.zeros((len(combinations), len(space)), dtype=np.float32)
+    wrong: list[str] = []
     for row, combination in enumerate(combinations):
-        for name in combination.split("|"):
-            if name == _NOTHING:
-                continue
-            if canonical_label(name) not in position:
-                refuse_value(path, table, _FINDINGS, combination, f"{_NOTHING}, or {', '.join(space.labels)} with |")
-            labels_CY[row, position[canonical_label(name)]] = 1
+        places = [position.get(canonical_label(name)) for name in combination.split("|") if name != _NOTHING]
+        if None in places or (places and _NOTHING in combination.split("|")):
+            wrong.append(combination)
+            labels_CY[row] = np.nan
+        labels_CY[row, [place for place in places if place is not None]] = 1
+    take_down(problems, path, table, _FINDINGS, wrong, f"{_NOTHING}, or {', '.join(space.labels)} with |")
     return labels_CY[codes]
 
 
-def _version(labels_NY: npt.NDArray[np.float32], space: LabelSpace) -> str:
-    pneumonia = int(labels_NY[:, space.labels.index("Pneumonia")].sum())
+def label_version(labels_NY: npt.NDArray[np.float32], space: LabelSpace) -> str:
+    """Which of the two published versions of the labels this is: ``v2020``, ``v1`` (2017) or unknown."""
+    pneumonia = int((labels_NY[:, space.labels.index("Pneumonia")] == 1).sum())
     return _VERSION_BY_PNEUMONIA.get(pneumonia, f"unknown ({pneumonia} Pneumonia)")
 
 
-def _official_splits(root: Path, names: npt.NDArray[np.object_]) -> npt.NDArray[np.str_]:
+def _official_splits(root: Path, names: list[str], problems: Problems) -> npt.NDArray[np.str_]:
     listed: dict[str, str] = {}
+    known = set(names)
     for file, split in (("train_val_list.txt", TRAIN), ("test_list.txt", TEST)):
         path = root / file
         try:
-            content = path.read_text(encoding="utf-8-sig").split()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read ({error}); add the list or set split=patient") from error
-        for name in content:
+        for number, line in enumerate(lines, start=1):
+            name = line.strip()
+            if not name:
+                continue
             if listed.setdefault(name, split) != split:
-                raise DataError(f"{path}: {name} is in train_val_list.txt too; take the lists from the NIH again")
+                problems.add(path, f"{name} is in train_val_list.txt too; take the lists from the NIH again", [number])
+            elif name not in known:
+                problems.add(path, f"{name} is not in the table; take table and lists from the NIH again", [number])
     return np.array([listed.get(name, "") for name in names], dtype="<U10")

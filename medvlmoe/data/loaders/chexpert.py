@@ -1,112 +1,162 @@
-"""CheXpert v1.0 (Irvin et al. 2019), full size or small, in its official layout.
+"""CheXpert v1.0 (Irvin et al. 2019), full size or small, in its official layouts (:mod:`.chexpert_folders`).
 
-``train.csv`` and ``valid.csv`` beside the folders ``train`` and ``valid``; ``test.csv`` and ``test`` too where they
-were obtained. Without a test part, the published validation part is the test part, and validation is cut by patient
-from train.
+``train.csv`` and ``valid.csv`` have a row for each image. The test part is separate: images, and a table of them or of
+their studies. Without it, the published validation part is the test part, and validation is cut by patient from train.
+Columns are found by name: products order them differently.
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from medvlmoe.data.config import DatasetConfig
-from medvlmoe.data.images import ImageFiles
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.known_labels import CHEXPERT
 from medvlmoe.data.labels import LabelSpace
-from medvlmoe.data.loaders.columns import BLANK, UNCERTAIN, binary_values, missing_images
+from medvlmoe.data.loaders.chexpert_folders import CheXpertFolders
+from medvlmoe.data.loaders.columns import label_table, take_down, take_down_repeated
+from medvlmoe.data.loaders.records import Records, site_index
+from medvlmoe.data.problems import Problems
 from medvlmoe.data.split import TEST, TRAIN, VALIDATION
-from medvlmoe.data.tables import read_table
+from medvlmoe.data.tables import read_table, require_columns
 from medvlmoe.data.text import prompts
-from medvlmoe.errors import DataError
 
 OPENING = "Chest radiograph"
-_PATH, _SEX, _AGE, _SIDE, _VIEW = "Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"
-_PLACE = re.compile(r"(?:^|/)((?:train|valid|test)/(patient[^/]+)/([^/]+)/[^/]+)$")
+_PATH, _STUDY, _SEX, _AGE, _SIDE, _VIEW = "Path", "Study", "Sex", "Age", "Frontal/Lateral", "AP/PA"
+# Tables of one product start their paths with the folder of another: what stands before the part does not count.
+_IMAGE = re.compile(r"(?:^|/)(train|valid|test)/(patient[^/]+)/([^/]+)/([^/]+)$")
+_STUDY_FOLDER = re.compile(r"(?:^|/)(test)/(patient[^/]+)/([^/]+)/?$")
 
 
-def read(config: DatasetConfig, root: Path) -> SiteIndex:
+def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
     """The records of all parts, train first.
 
     Raises:
         DataError: a file is missing or malformed.
     """
-    folder = _folder(root)
-    official = {"train.csv": TRAIN, "valid.csv": VALIDATION, "test.csv": TEST}
-    if not (folder / "test.csv").exists():
-        official = {"train.csv": TRAIN, "valid.csv": TEST}
-    parts = [_read_part(config, root, folder, folder / name, split) for name, split in official.items()]
-    return SiteIndex(
-        root=root,
-        images=ImageFiles([path for part in parts for path in part.images.paths]),  # type: ignore[attr-defined]
-        labels_NY=np.concatenate([part.labels_NY for part in parts]),
-        patient_ids=[patient for part in parts for patient in part.patient_ids],
-        study_ids=[study for part in parts for study in part.study_ids],
-        texts=[text for part in parts for text in part.texts],
-        splits=np.concatenate([part.splits for part in parts]),
-        label_space=parts[0].label_space,
-        grayscale=True,
-        left_out=_summed([part.left_out for part in parts]),
+    parts, records = _read(config, root, problems)
+    texts = prompts(
+        config.text,
+        config.prompt or OPENING,
+        views=[view for part in parts for view in part.views()],
+        ages=[age for part in parts for age in part.ages()],
+        sexes=[sex for part in parts for sex in part.table[_SEX]],
+    )
+    return site_index(config, root, LabelSpace.known("chexpert"), records, texts, problems)
+
+
+def read_records(config: DatasetConfig, root: Path, problems: Problems) -> Records:
+    """The tables as they stand there."""
+    return _read(config, root, problems)[1]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One table, a row an image: ``part``, ``patient``, ``study``, ``file`` and the official columns, and its codes."""
+
+    table: pd.DataFrame
+    codes_NY: npt.NDArray[np.float32]
+    split: str
+
+    def lateral(self) -> npt.NDArray[np.bool_]:
+        """By the table, or by the file's name where the table does not say."""
+        told = self.table[_SIDE].where(self.table[_SIDE] != "", self.table["file"])
+        return told.str.contains("lateral", case=False, regex=False).to_numpy(dtype=bool)
+
+    def views(self) -> list[str]:
+        """``lateral``, ``AP``, ``PA``, or ``frontal`` for the few marked as frontal with another projection."""
+        frontal = self.table[_VIEW].where(self.table[_VIEW].isin(("AP", "PA")), "frontal")
+        return np.where(self.lateral(), "lateral", frontal).tolist()
+
+    def ages(self) -> list[str]:
+        """The published age 0 means unknown."""
+        return self.table[_AGE].where(~self.table[_AGE].isin(("0", "0.0")), "").tolist()
+
+
+def _read(config: DatasetConfig, root: Path, problems: Problems) -> tuple[list[_Part], Records]:
+    folders = CheXpertFolders(root)
+    splits = {"train": TRAIN, "valid": VALIDATION, "test": TEST}
+    if "test" not in folders.tables:
+        splits = {"train": TRAIN, "valid": TEST}
+    parts = [_read_part(folders, part, split, problems) for part, split in splits.items()]
+    rows = pd.concat([part.table for part in parts])
+    places = list(zip(*(rows[name] for name in ("part", "patient", "study", "file")), strict=True))
+    lateral = np.concatenate([part.lateral() for part in parts])
+    records = Records(
+        names=["/".join(place) for place in places],
+        files=[folders.image(*place) for place in places],
+        codes_NY=np.concatenate([part.codes_NY for part in parts]),
+        patient_ids=[patient for _, patient, _, _ in places],
+        study_ids=[f"{patient}/{study}" for _, patient, study, _ in places],
+        splits=np.concatenate([np.full(len(part.table), part.split, dtype="<U10") for part in parts]),
+        left_out={"not frontal": lateral & (config.views == "frontal")},
+        unlisted=(~rows["listed"]).to_numpy(dtype=bool),
+        facts={
+            "frontal": int((~lateral).sum()),
+            "lateral": int(lateral.sum()),
+            "rows of unknown sex": int((~rows[_SEX].isin(("Male", "Female"))).sum()),
+            "rows of age 0": int(rows[_AGE].isin(("0", "0.0")).sum()),
+        },
         notes={
             "labels": f"uncertain: {config.uncertain}, blank: {config.blank}",
-            "official split": ", ".join(f"{name} is {split}" for name, split in official.items()),
+            "official split": ", ".join(f"{folders.tables[part].name} is {split}" for part, split in splits.items()),
         },
     )
+    return parts, records
 
 
-def _folder(root: Path) -> Path:
-    for folder in (root, *sorted(root.glob("CheXpert*"))):
-        if (folder / "train.csv").exists():
-            return folder
-    raise DataError(f"{root}: no train.csv there nor in a CheXpert folder below; is this the CheXpert folder?")
+def _read_part(folders: CheXpertFolders, part: str, split: str, problems: Problems) -> _Part:
+    path = folders.tables[part]
+    table = read_table(path, problems=problems)
+    if part == "test" and _PATH not in table.columns:
+        return _read_studies(folders, path, table, split, problems)
+    described = () if part == "test" else (_SEX, _AGE, _SIDE, _VIEW)  # released test tables tell only the labels
+    require_columns(path, table, (_PATH, *described))
+    table = take_down_repeated(problems, path, table, _PATH)
+    table, found = _matched(path, table, _PATH, _IMAGE, "…/train/patient…/study…/view….jpg", problems)
+    codes_NY = label_table(path, table, CHEXPERT, problems)
+    return _Part(_described(table, found), codes_NY, split)
 
 
-def _read_part(config: DatasetConfig, root: Path, folder: Path, path: Path, split: str) -> SiteIndex:
-    table = read_table(path, (_PATH, _SEX, _AGE, _SIDE, _VIEW, *CHEXPERT))
-    places = _places(path, table)
-    files = [folder / place for place in places[0]]
-    lateral = table[_SIDE].str.lower().to_numpy() != "frontal"
-    # the published age 0 means unknown
-    ages = table[_AGE].where(~table[_AGE].isin(("0", "0.0")), "").tolist()
-    views = np.where(lateral, "lateral", table[_VIEW]).tolist()
-    values = {
-        label: binary_values(path, table, label, uncertain=UNCERTAIN[config.uncertain], blank=BLANK[config.blank])
-        for label in CHEXPERT
-    }
-    index = SiteIndex(
-        root=root,
-        images=ImageFiles(files),
-        labels_NY=np.stack([values[label] for label in CHEXPERT], axis=1),
-        patient_ids=places[1],
-        study_ids=[f"{patient}/{study}" for patient, study in zip(places[1], places[2], strict=True)],
-        texts=prompts(config.text, config.prompt or OPENING, views=views, ages=ages, sexes=table[_SEX].tolist()),
-        splits=np.full(len(table), split, dtype="<U10"),
-        label_space=LabelSpace.known("chexpert"),
-        grayscale=True,
-    )
-    if config.views == "frontal":
-        index = index.leave_out("not frontal", lateral)
-        files = [file for file, dropped in zip(files, lateral.tolist(), strict=True) if not dropped]
-    present = np.array([file.is_file() for file in files], dtype=bool)
-    names = [str(file.relative_to(folder)) for file in files]
-    return index.leave_out("image not on disk", missing_images(config, root, names, present))
+def _read_studies(folders: CheXpertFolders, path: Path, table: pd.DataFrame, split: str, problems: Problems) -> _Part:
+    """Study-level labels: a row for each image that is on disk, or one for the study if none is."""
+    require_columns(path, table, (_STUDY,))
+    table = take_down_repeated(problems, path, table, _STUDY)
+    table, found = _matched(path, table, _STUDY, _STUDY_FOLDER, "…/test/patient…/study…", problems)
+    codes_NY = label_table(path, table, CHEXPERT, problems)
+    rows: list[int] = []
+    places: list[tuple[str, ...]] = []
+    listed: list[bool] = []
+    for row, place in enumerate(found):
+        files = folders.images_of_study(place[1], place[2])
+        for file in files or ["view1_frontal.jpg"]:
+            rows.append(row)
+            places.append((*place, file))
+            listed.append(bool(files))
+    expanded = _described(table.iloc[rows], places)
+    expanded["listed"] = listed
+    return _Part(expanded, codes_NY[rows], split)
 
 
-def _places(path: Path, table: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
-    """Path below the data set's folder, patient and study: the table's paths start with one folder or another."""
-    matches = [_PLACE.search(value) for value in table[_PATH]]
-    for value, match in zip(table[_PATH], matches, strict=True):
-        if match is None:
-            raise DataError(f"{path}: Path '{value}' is not …/train/patient…/study…/view….jpg")
-    found = [match for match in matches if match is not None]
-    return [match[1] for match in found], [match[2] for match in found], [match[3] for match in found]
+def _matched(
+    path: Path, table: pd.DataFrame, column: str, pattern: re.Pattern[str], shape: str, problems: Problems
+) -> tuple[pd.DataFrame, list[tuple[str, ...]]]:
+    """The rows whose path has the right shape, and its parts; the others are taken down."""
+    matches = [pattern.search(value) for value in table[column]]
+    wrong = np.array([match is None for match in matches], dtype=bool)
+    if wrong.any():
+        take_down(problems, path, table, column, table[column][wrong].unique(), shape)
+        table = table[~wrong]
+    return table, [match.groups() for match in matches if match is not None]
 
 
-def _summed(counts: list[dict[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for part in counts:
-        for reason, count in part.items():
-            total[reason] = total.get(reason, 0) + count
-    return total
+def _described(table: pd.DataFrame, places: list[tuple[str, ...]]) -> pd.DataFrame:
+    columns = {name: table[name].tolist() if name in table.columns else "" for name in (_SEX, _AGE, _SIDE, _VIEW)}
+    described = pd.DataFrame({**columns, "listed": True}, index=table.index)
+    for position, name in enumerate(("part", "patient", "study", "file")):
+        described[name] = [place[position] for place in places]
+    return described

@@ -1,7 +1,7 @@
 """Turn columns of text into label values and image paths: shared by the loaders. N records, Y labels."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,32 +9,50 @@ import numpy.typing as npt
 import pandas as pd
 
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.known_labels import canonical_label
+from medvlmoe.data.problems import Problems
+from medvlmoe.data.tables import require_columns
 from medvlmoe.errors import DataError
 
-UNCERTAIN = {"zeros": 0.0, "ones": 1.0, "ignore": float("nan")}
-BLANK = {"zeros": 0.0, "ignore": float("nan")}
+_CODES = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0, "": float("nan"), "nan": float("nan")}
 
 
-def binary_values(
-    path: Path, table: pd.DataFrame, column: str, *, uncertain: float, blank: float
-) -> npt.NDArray[np.float32]:
-    """A column of 1, 0, -1 (uncertain) or nothing (blank) as float32.
-
-    Raises:
-        DataError: another value, with its line.
-    """
-    meaning = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": uncertain, "-1.0": uncertain, "": blank, "nan": blank}
-    known = {value: meaning.get(value.lower()) for value in table[column].unique()}
-    for value, number in known.items():
-        if number is None:
-            refuse_value(path, table, column, value, "1, 0, -1 (uncertain) or empty (unknown)")
+def label_codes(path: Path, table: pd.DataFrame, column: str, problems: Problems) -> npt.NDArray[np.float32]:
+    """A column of 1, 0, -1 (uncertain) or nothing (blank, NaN) as float32; other values are problems, and NaN."""
+    known = {value: _CODES.get(value.lower()) for value in table[column].unique()}
+    wrong = [value for value, code in known.items() if code is None]
+    take_down(problems, path, table, column, wrong, "1, 0, -1 (uncertain) or empty (unknown)")
     return table[column].map(known).to_numpy(dtype=np.float32)
 
 
-def refuse_value(path: Path, table: pd.DataFrame, column: str, value: str, allowed: str) -> None:
-    """Raise a DataError for the first record whose ``column`` holds ``value``."""
-    row = int((table[column] == value).to_numpy().argmax())
-    raise DataError(f"{path} line {table.index[row]}: {column} is '{value}'; allowed: {allowed}")
+def label_table(path: Path, table: pd.DataFrame, labels: Sequence[str], problems: Problems) -> npt.NDArray[np.float32]:
+    """The codes of several labels, N x Y. Columns are found by name, in any order and in any known spelling.
+
+    Raises:
+        DataError: a label has no column.
+    """
+    column_of = {canonical_label(column): column for column in table.columns} | {name: name for name in table.columns}
+    require_columns(path, table, [label for label in labels if label not in column_of])
+    if not labels:
+        return np.zeros((len(table), 0), dtype=np.float32)
+    return np.stack([label_codes(path, table, column_of[label], problems) for label in labels], axis=1)
+
+
+def take_down(
+    problems: Problems, path: Path, table: pd.DataFrame, column: str, values: Iterable[str], allowed: str
+) -> None:
+    """A problem for each of ``values``, with the lines of all records whose ``column`` holds it."""
+    concerned = table[column][table[column].isin(list(values))]
+    for value, rows in concerned.groupby(concerned, sort=False):
+        problems.add(path, f"{column} is '{value}'; allowed: {allowed}", rows.index.tolist())
+
+
+def take_down_repeated(problems: Problems, path: Path, table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A problem for each record whose ``column`` repeats an earlier one; returns the table without them."""
+    repeated = table[column].duplicated().to_numpy()
+    for line, value in zip(table.index[repeated].tolist(), table[column][repeated].tolist(), strict=True):
+        problems.add(path, f"{column} '{value}' is there twice; keep one of the rows", [line])
+    return table[~repeated] if repeated.any() else table
 
 
 def one_hot(positions: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float32]:
@@ -60,16 +78,17 @@ def files_below(root: Path, suffix: str) -> dict[str, Path]:
 
 
 def missing_images(
-    config: DatasetConfig, root: Path, names: Sequence[str], present: npt.NDArray[np.bool_]
+    config: DatasetConfig, root: Path, names: Sequence[str], present: npt.NDArray[np.bool_], problems: Problems
 ) -> npt.NDArray[np.bool_]:
     """Which records have no image on disk.
 
     Raises:
-        DataError: there are some, and ``allow_subset`` is false.
+        DataError: there are some, and ``allow_subset`` is false. Malformed rows are named first: they may be the cause.
     """
     missing = ~present
     count = int(missing.sum())
     if count and not config.allow_subset:
+        problems.refuse()
         first = names[int(missing.argmax())]
         raise DataError(
             f"{root}: {count} of {len(names)} images are not on disk, the first is {first}; complete the folder or "
@@ -78,14 +97,11 @@ def missing_images(
     return missing
 
 
-def splits_by_value(path: Path, table: pd.DataFrame, column: str, meaning: Mapping[str, str]) -> npt.NDArray[np.str_]:
-    """A split column in our words.
-
-    Raises:
-        DataError: a value that means no split, with its line.
-    """
+def splits_by_value(
+    path: Path, table: pd.DataFrame, column: str, meaning: Mapping[str, str], problems: Problems
+) -> npt.NDArray[np.str_]:
+    """A split column in our words; a value that means no split is a problem, and empty."""
     known = {value: meaning.get(value.lower(), "") for value in table[column].unique()}
-    for value, split in known.items():
-        if not split:
-            refuse_value(path, table, column, value, ", ".join(dict.fromkeys(meaning)))
+    wrong = [value for value, split in known.items() if not split]
+    take_down(problems, path, table, column, wrong, ", ".join(dict.fromkeys(meaning)))
     return table[column].map(known).to_numpy(dtype="<U10")

@@ -9,9 +9,11 @@ import pandas as pd
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.data.images import ImageFiles
 from medvlmoe.data.index import SiteIndex
-from medvlmoe.data.loaders.columns import UNCERTAIN, binary_values, missing_images, one_hot, refuse_value
+from medvlmoe.data.loaders.columns import label_codes, missing_images, one_hot, take_down
 from medvlmoe.data.loaders.columns import splits_by_value as read_splits
+from medvlmoe.data.loaders.label_policy import resolve_uncertain
 from medvlmoe.data.loaders.manifest_file import Manifest, load_manifest
+from medvlmoe.data.problems import Problems
 from medvlmoe.data.split import TEST, TRAIN, VALIDATION
 from medvlmoe.data.tables import read_table
 from medvlmoe.data.text import prompts
@@ -24,7 +26,7 @@ _SPLIT_WORDS = {
 }  # fmt: skip
 
 
-def read(config: DatasetConfig, root: Path) -> SiteIndex:
+def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
     """The records of a hospital's table, in its order.
 
     Raises:
@@ -34,62 +36,68 @@ def read(config: DatasetConfig, root: Path) -> SiteIndex:
     manifest = load_manifest(config, root)
     path = root / manifest.table
     table = read_table(
-        path, manifest.columns(), encoding=manifest.encoding, declare=f"declare its 'encoding' in {manifest.path}"
+        path,
+        manifest.columns(),
+        encoding=manifest.encoding,
+        declare=f"declare its 'encoding' in {manifest.path}",
+        problems=problems,
     )
     names = [name.replace("\\", "/") for name in table[manifest.image]]  # tables written on Windows
     if "" in names:
-        refuse_value(path, table, manifest.image, "", "the path of an image below the site's root")
+        take_down(problems, path, table, manifest.image, [""], "the path of an image below the site's root")
     patients = table[manifest.patient].tolist() if manifest.patient else names
     files = [root / name for name in names]
     index = SiteIndex(
         root=root,
         images=ImageFiles(files),
-        labels_NY=_labels(manifest, path, table, UNCERTAIN[config.uncertain]),
+        labels_NY=resolve_uncertain(
+            _codes(manifest, path, table, problems), manifest.label_space.labels, names, config
+        ),
         # a record without a patient id is a patient of its own
         patient_ids=[patient or f"image {name}" for patient, name in zip(patients, names, strict=True)],
         study_ids=table[manifest.study].tolist() if manifest.study else names,
         texts=_texts(manifest, config, table),
-        splits=_splits(manifest, config, path, table),
+        splits=_splits(manifest, config, path, table, problems),
         label_space=manifest.label_space,
         grayscale=False,
         notes={"patients": "told by the table" if manifest.patient else "not told: every image is its own"},
     )
     present = np.array([file.is_file() for file in files], dtype=bool)
-    return index.leave_out("image not on disk", missing_images(config, root, names, present))
+    return index.leave_out("image not on disk", missing_images(config, root, names, present, problems))
 
 
-def _labels(manifest: Manifest, path: Path, table: pd.DataFrame, uncertain: float) -> npt.NDArray[np.float32]:
+def _codes(manifest: Manifest, path: Path, table: pd.DataFrame, problems: Problems) -> npt.NDArray[np.float32]:
     space = manifest.label_space
     if manifest.class_column:
         position = {label: place for place, label in enumerate(space.labels)}
         places = {
             value: position[f"{space.blocks[0].name}/{label}"] for value, label in manifest.class_names.items()
         } | {"": -1}
-        return one_hot(_classes(path, table, manifest.class_column, places), len(space))
+        return one_hot(_classes(path, table, manifest.class_column, places, problems), len(space))
     labels_NY = np.full((len(table), len(space)), np.nan, dtype=np.float32)
     for column, label in manifest.labels.items():
-        labels_NY[:, space.labels.index(label)] = binary_values(
-            path, table, column, uncertain=uncertain, blank=float("nan")
-        )
+        labels_NY[:, space.labels.index(label)] = label_codes(path, table, column, problems)
     return labels_NY
 
 
-def _classes(path: Path, table: pd.DataFrame, column: str, places: dict[str, int]) -> npt.NDArray[np.int64]:
+def _classes(
+    path: Path, table: pd.DataFrame, column: str, places: dict[str, int], problems: Problems
+) -> npt.NDArray[np.int64]:
     # tables saved by spreadsheets write the grade 2 as 2.0
     known = {value: places.get(value, places.get(value.removesuffix(".0"))) for value in table[column].unique()}
-    for value, place in known.items():
-        if place is None:
-            allowed = ", ".join(name for name in places if name)
-            refuse_value(path, table, column, value, f"{allowed}, or empty (unknown)")
-    return table[column].map(known).to_numpy(dtype=np.int64)
+    wrong = [value for value, place in known.items() if place is None]
+    take_down(problems, path, table, column, wrong, f"{', '.join(filter(None, places))}, or empty (unknown)")
+    return table[column].map(known | dict.fromkeys(wrong, -1)).to_numpy(dtype=np.int64)
 
 
-def _splits(manifest: Manifest, config: DatasetConfig, path: Path, table: pd.DataFrame) -> npt.NDArray[np.str_]:
+def _splits(
+    manifest: Manifest, config: DatasetConfig, path: Path, table: pd.DataFrame, problems: Problems
+) -> npt.NDArray[np.str_]:
     if config.split == "patient":
         return np.full(len(table), TRAIN, dtype="<U10")
     if manifest.split is None:
         raise ConfigError(f"{manifest.path} names no split column; set split=patient to cut the data by patient")
-    return read_splits(path, table, manifest.split, _SPLIT_WORDS)
+    return read_splits(path, table, manifest.split, _SPLIT_WORDS, problems)
 
 
 def _texts(manifest: Manifest, config: DatasetConfig, table: pd.DataFrame) -> list[str]:

@@ -1,15 +1,11 @@
-"""PathMNIST and RetinaMNIST (Yang et al. 2023) through the ``medmnist`` package.
+"""PathMNIST and RetinaMNIST (Yang et al. 2023) at 28, 64, 128 and 224 pixels: ``pathmnist_224.npz`` and so on.
 
 One image is one patient here: MedMNIST does not tell who is who.
 """
 
-import functools
-import hashlib
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,45 +18,17 @@ from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.known_labels import SPACE_OF_KIND
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.loaders.columns import one_hot
+from medvlmoe.data.loaders.npz_rows import NpzRows
+from medvlmoe.data.problems import Problems
 from medvlmoe.data.split import TEST, TRAIN, VALIDATION
 from medvlmoe.data.text import prompts
 from medvlmoe.errors import DataError
 
-_CLASS = {"pathmnist": "PathMNIST", "retinamnist": "RetinaMNIST"}
 OPENING = {
     "pathmnist": "Hematoxylin and eosin stained colorectal tissue patch",
     "retinamnist": "Color fundus photograph, diabetic retinopathy grading",
 }
 _SPLIT_NAME = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
-
-
-class _Arrays:
-    """The images of one ``.npz``, read once per split when the first of them is asked for."""
-
-    def __init__(self, class_name: str, root: Path, size: int) -> None:
-        self._class_name, self._root, self._size = class_name, root, size
-        self._read: dict[str, npt.NDArray[np.uint8]] = {}
-        self._lock = threading.Lock()
-
-    def image(self, split: str, row: int) -> npt.NDArray[np.uint8]:
-        with self._lock:
-            if split not in self._read:
-                self._read[split] = self._images(split)
-        return self._read[split][row]
-
-    def _images(self, split: str) -> npt.NDArray[np.uint8]:
-        import medmnist
-
-        try:
-            dataset = getattr(medmnist, self._class_name)(
-                split=_SPLIT_NAME[split], size=self._size, root=str(self._root), download=False, mmap_mode="r"
-            )
-        except Exception as error:  # a damaged zip raises one of many
-            detail = " ".join(str(error).split())
-            raise DataError(f"{self._root}: damaged {self._class_name} file ({detail}); copy it again") from error
-        if len(dataset.imgs) != len(dataset.labels) or dataset.imgs.dtype != np.uint8:
-            raise DataError(f"{self._root}: the {self._class_name} file's {split} images do not fit its labels")
-        return dataset.imgs
 
 
 @dataclass(frozen=True)
@@ -70,7 +38,7 @@ class ArrayImages:
     path: Path
     splits: npt.NDArray[np.str_]
     rows: npt.NDArray[np.int64]
-    arrays: _Arrays = field(repr=False)
+    arrays: dict[str, NpzRows]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,67 +55,85 @@ class ArrayImages:
             yield f"{split} {row}"
 
     def decode(self, position: int, shape: ImageShape) -> npt.NDArray[np.uint8]:
-        """One image as uint8, channels first."""
-        pixels = self.arrays.image(str(self.splits[position]), int(self.rows[position]))
+        """One image as uint8, channels first.
+
+        Raises:
+            DataError: the file is damaged there.
+        """
+        split, row = str(self.splits[position]), int(self.rows[position])
+        try:
+            pixels = self.arrays[split][row]
+        except Exception as error:  # a damaged zip raises one of many
+            raise DataError(_damaged(self.path, error)) from error
         return resized(Image.fromarray(pixels), shape.size, shape.channels).transpose(2, 0, 1)
 
 
-def read(config: DatasetConfig, root: Path) -> SiteIndex:
+def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
     """The records of all three splits, train first.
 
     Raises:
         DataError: the ``.npz`` file is missing or malformed.
     """
-    import medmnist
-
-    class_name = _CLASS[config.kind]
-    flag = class_name.lower() + ("" if config.size == 28 else f"_{config.size}")
-    path = root / f"{flag}.npz"
-    labels = _labels(path)
+    path = npz_path(config, root)
+    labels, arrays = _open(path)
     space = LabelSpace.known(SPACE_OF_KIND[config.kind])
+    for split, values in labels.items():
+        wrong = np.flatnonzero((values < 0) | (values >= len(space)))
+        if len(wrong):
+            problems.add(
+                path,
+                f"{len(wrong)} of the {split} labels, the first in row {wrong[0]}, are not a class from 0 to "
+                f"{len(space) - 1}; is this the file of {config.kind}?",
+            )
+            values[wrong] = -1
+        shape = (len(values), config.size, config.size, 3)
+        if arrays[split].shape != shape or arrays[split].dtype != np.uint8:
+            found = " x ".join(map(str, arrays[split].shape))
+            raise DataError(
+                f"{path}: the {split} images are {found} {arrays[split].dtype}, and should be "
+                f"{' x '.join(map(str, shape))} uint8 to fit its labels and size={config.size}; copy it again"
+            )
     splits = np.concatenate([np.full(len(values), split, dtype="<U10") for split, values in labels.items()])
     rows = np.concatenate([np.arange(len(values), dtype=np.int64) for values in labels.values()])
-    classes = np.concatenate(list(labels.values()))
-    if len(classes) and not 0 <= classes.min() <= classes.max() < len(space):
-        raise DataError(f"{path}: a class is outside 0 to {len(space) - 1}; is this {class_name}?")
     names = [f"{split}-{row}" for split, row in zip(splits.tolist(), rows.tolist(), strict=True)]
     nothing = [""] * len(names)
-    published = medmnist.INFO[class_name.lower()]["MD5" if config.size == 28 else f"MD5_{config.size}"]
-    as_published = _md5(path, path.stat().st_mtime_ns) == published
     return SiteIndex(
         root=root,
-        images=ArrayImages(path, splits, rows, _Arrays(class_name, root, config.size)),
-        labels_NY=one_hot(classes, len(space)),
+        images=ArrayImages(path, splits, rows, arrays),
+        labels_NY=one_hot(np.concatenate(list(labels.values())), len(space)),
         patient_ids=names,
         study_ids=names,
         texts=prompts(config.text, config.prompt or OPENING[config.kind], views=nothing, ages=nothing, sexes=nothing),
         splits=splits,
         label_space=space,
         grayscale=False,
-        notes={"file": "as published" if as_published else "differs from the published file"},
+        notes={"file": path.name},
     )
 
 
-def _labels(path: Path) -> dict[str, npt.NDArray[np.int64]]:
+def npz_path(config: DatasetConfig, root: Path) -> Path:
+    """The file that holds the benchmark at the configured size."""
+    return root / f"{config.kind}{'' if config.size == 28 else f'_{config.size}'}.npz"
+
+
+def _open(path: Path) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, NpzRows]]:
+    """Labels and images by split; the images stay on disk."""
     if not path.exists():
         raise DataError(f"{path}: no such file; put the MedMNIST file there, or choose another size")
     try:
-        with np.load(path) as content:  # members are read one by one: the images stay on disk here
-            keys = {split: f"{name}_labels" for split, name in _SPLIT_NAME.items()}
-            absent = [key for key in keys.values() if key not in content.files]
+        with np.load(path) as content:
+            wanted = [f"{name}_{kind}" for name in _SPLIT_NAME.values() for kind in ("labels", "images")]
+            absent = [key for key in wanted if key not in content.files]
             if absent:
                 raise DataError(f"{path}: no array '{absent[0]}'; is this a MedMNIST file?")
-            return {split: content[key].reshape(-1).astype(np.int64) for split, key in keys.items()}
+            labels = {split: content[f"{name}_labels"].reshape(-1) for split, name in _SPLIT_NAME.items()}
+        arrays = {split: NpzRows(path, f"{name}_images") for split, name in _SPLIT_NAME.items()}
     except DataError:
         raise
     except Exception as error:  # a damaged zip raises one of many
-        raise DataError(f"{path}: not a whole .npz file ({' '.join(str(error).split())}); copy it again") from error
+        raise DataError(_damaged(path, error)) from error
+    return {split: values.astype(np.int64) for split, values in labels.items()}, arrays
 
 
-@functools.lru_cache
-def _md5(path: Path, _changed: int) -> str:
-    digest: Any = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path}: not a whole .npz file ({' '.join(str(error).split())}); copy it again"

@@ -1,5 +1,6 @@
 """Which loader reads which kind of data set."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from medvlmoe.data.config import DatasetConfig
@@ -8,15 +9,23 @@ from medvlmoe.data.known_labels import SPACE_OF_KIND
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.loaders import chestxray14, chexpert, manifest, medmnist, mimic_cxr
 from medvlmoe.data.loaders.manifest_file import load_manifest
+from medvlmoe.data.loaders.records import Records
+from medvlmoe.data.problems import Problems
 from medvlmoe.errors import DataError
 
-_READERS = {
+_Reader = Callable[[DatasetConfig, Path, Problems], SiteIndex]
+_READERS: dict[str, _Reader] = {
     "chestxray14": chestxray14.read,
     "chexpert": chexpert.read,
     "mimic_cxr": mimic_cxr.read,
     "pathmnist": medmnist.read,
     "retinamnist": medmnist.read,
     "manifest": manifest.read,
+}
+_RECORD_READERS: dict[str, Callable[[DatasetConfig, Path, Problems], Records]] = {
+    "chestxray14": chestxray14.read_records,
+    "chexpert": chexpert.read_records,
+    "mimic_cxr": mimic_cxr.read_records,
 }
 
 
@@ -27,8 +36,29 @@ def load_index(config: DatasetConfig, data_root: str | Path | None = None) -> Si
         DataError: files are missing or malformed, or the site cannot be learned from.
         ConfigError: the configuration contradicts the files.
     """
-    root = _existing_folder(config, data_root)
-    return arrange(_READERS[config.kind](config, root), config)
+    problems = Problems()
+    index = read_index(config, existing_folder(config, data_root), problems)
+    problems.refuse()
+    return arrange(index, config)
+
+
+def read_index(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
+    """All records of a site, not cut into splits yet; malformed rows are taken down, not refused.
+
+    Raises:
+        DataError: files are missing or not tables at all.
+        ConfigError: the configuration contradicts the files.
+    """
+    return _READERS[config.kind](config, root, problems)
+
+
+def read_records(config: DatasetConfig, root: Path, problems: Problems) -> Records:
+    """What the index files of a benchmark say; malformed rows are taken down, not refused.
+
+    Raises:
+        DataError: files are missing or not tables at all.
+    """
+    return _RECORD_READERS[config.kind](config, root, problems)
 
 
 def site_label_space(config: DatasetConfig, data_root: str | Path | None = None) -> LabelSpace:
@@ -38,7 +68,7 @@ def site_label_space(config: DatasetConfig, data_root: str | Path | None = None)
         DataError: there is no such folder.
         ConfigError: the manifest is missing or malformed.
     """
-    root = _existing_folder(config, data_root)
+    root = existing_folder(config, data_root)
     return (
         load_manifest(config, root).label_space
         if config.kind == "manifest"
@@ -46,7 +76,12 @@ def site_label_space(config: DatasetConfig, data_root: str | Path | None = None)
     )
 
 
-def _existing_folder(config: DatasetConfig, data_root: str | Path | None) -> Path:
+def existing_folder(config: DatasetConfig, data_root: str | Path | None) -> Path:
+    """The site's folder.
+
+    Raises:
+        DataError: there is no such folder.
+    """
     root = config.folder(data_root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set data.root, or the site's root, to where the data lie")

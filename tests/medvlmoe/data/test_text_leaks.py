@@ -17,7 +17,7 @@ MODES = ["context", "demographics", "none"]
 def texts(config: DatasetConfig) -> list[str]:
     index = load_index(config)
     assert len(np.unique(index.labels_NY, axis=0)) > 1
-    return index.texts
+    return list(index.texts)
 
 
 @pytest.mark.parametrize("mode", MODES)
