@@ -1,12 +1,14 @@
 """Errors that a user can mend, and the exit codes of the command line.
 
 Exit codes: 0 success, 1 a bug (traceback shown), 2 a mistake in configuration, data or files (one line shown),
-3 a federation that could not reach its quorum, 130 interrupted, 141 the reader of the output is gone (``| head``).
+3 a federation that could not reach its quorum, 4 data that differ from what was published (``medvlmoe data check``),
+130 interrupted, 141 the reader of the output is gone (``| head``).
 """
 
 EXIT_BUG = 1
 EXIT_USER_ERROR = 2
 EXIT_NO_QUORUM = 3
+EXIT_DIFFERENT = 4
 EXIT_INTERRUPTED = 130
 EXIT_READER_GONE = 141
 

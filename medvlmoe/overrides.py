@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from medvlmoe.errors import ConfigError
 
 _OWN_FILE = re.compile(r"(\w+)=(.+\.ya?ml)")
+_SITES = re.compile(r"data\.sites=(\{.*\})", re.DOTALL)
 _DEEP_ADDITION = re.compile(r"(\+{1,2})(\w+\.\w+)\.([^=]+)=(.*)", re.DOTALL)
 
 
@@ -23,7 +24,8 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     - A value that Hydra's grammar does not know (``data.root=/Klinik Süd/a=b``) is quoted.
     - ``data=my_sites.yaml`` chooses a file of one's own where ``data=real`` chooses a packaged one; the same holds for
       every group (``model=…``, ``training=…``, ``experiment=…``).
-    - ``+data.sites.north={kind: manifest, …}`` adds a site. Hydra itself can only do so one level higher up.
+    - ``+data.sites.north={kind: manifest, …}`` adds a site, and ``data.sites={north: {…}, south: {…}}`` several.
+      Hydra itself can only do so one level higher up.
 
     Raises:
         ConfigError: an argument is not ``key=value``, or an own file is missing or is not a YAML mapping.
@@ -71,6 +73,9 @@ def _quoted(argument: str) -> str:
 
 
 def _nested(argument: str) -> str:
+    sites = _SITES.fullmatch(argument)
+    if sites is not None:
+        return f"++data={{sites:{sites[1]}}}"
     found = _DEEP_ADDITION.fullmatch(argument)
     if found is None:
         return argument

@@ -77,6 +77,9 @@ def _read(config: DatasetConfig, root: Path, problems: Problems) -> tuple[pd.Dat
         patient_ids=table[_PATIENT].tolist(),
         study_ids=[name.removesuffix(".png") for name in names],
         splits=splits,
+        parts=np.select([splits == TRAIN, splits == TEST], ["train_val", "test"], "")
+        if official
+        else np.full(len(names), ""),
         left_out={"not in the official lists": splits == ""},
         facts={
             "views PA": int((table[_VIEW] == "PA").sum()),

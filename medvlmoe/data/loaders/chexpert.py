@@ -76,6 +76,15 @@ class _Part:
         """The published age 0 means unknown."""
         return self.table[_AGE].where(~self.table[_AGE].isin(("0", "0.0")), "").tolist()
 
+    def facts(self) -> list[tuple[str, int]]:
+        """Counts that tell a complete table."""
+        lateral, listed = self.lateral(), self.table["listed"].to_numpy(dtype=bool)
+        facts = [("frontal", int((listed & ~lateral).sum())), ("lateral", int((listed & lateral).sum()))]
+        if (self.table[_SEX] != "").any():
+            facts.append(("sex unknown", int((~self.table[_SEX].isin(("Male", "Female"))).sum())))
+            facts.append(("age 0 (unknown)", int(self.table[_AGE].isin(("0", "0.0")).sum())))
+        return facts
+
 
 def _read(config: DatasetConfig, root: Path, problems: Problems) -> tuple[list[_Part], Records]:
     folders = CheXpertFolders(root)
@@ -93,13 +102,11 @@ def _read(config: DatasetConfig, root: Path, problems: Problems) -> tuple[list[_
         patient_ids=[patient for _, patient, _, _ in places],
         study_ids=[f"{patient}/{study}" for _, patient, study, _ in places],
         splits=np.concatenate([np.full(len(part.table), part.split, dtype="<U10") for part in parts]),
+        parts=rows["part"].to_numpy(dtype="<U10"),
         left_out={"not frontal": lateral & (config.views == "frontal")},
         unlisted=(~rows["listed"]).to_numpy(dtype=bool),
         facts={
-            "frontal": int((~lateral).sum()),
-            "lateral": int(lateral.sum()),
-            "rows of unknown sex": int((~rows[_SEX].isin(("Male", "Female"))).sum()),
-            "rows of age 0": int(rows[_AGE].isin(("0", "0.0")).sum()),
+            f"{name}, {fact}": count for name, part in zip(splits, parts, strict=True) for fact, count in part.facts()
         },
         notes={
             "labels": f"uncertain: {config.uncertain}, blank: {config.blank}",

@@ -82,6 +82,7 @@ def _read(config: DatasetConfig, root: Path, problems: Problems) -> tuple[pd.Dat
         patient_ids=patients,
         study_ids=studies,
         splits=splits,
+        parts=np.where(splits == VALIDATION, "validate", splits),
         left_out={
             "study without labels": ~labelled,
             "not frontal (AP or PA)": ~frontal & (config.views == "frontal"),

@@ -30,9 +30,10 @@ class Records:
         patient_ids: N patients.
         study_ids: N studies.
         splits: N of ``train``, ``validation``, ``test``, or empty where the official lists do not name the image.
+        parts: N parts as the benchmark itself calls them, such as ``train_val``; empty as in ``splits``.
         left_out: reason -> records that the site does not use.
         unlisted: records that stand for a whole study, because its images are neither listed nor on disk.
-        facts: counts worth knowing that nothing is published about.
+        facts: further counts that tell a complete download, by name.
         notes: facts worth a line in a result file.
     """
 
@@ -42,6 +43,7 @@ class Records:
     patient_ids: list[str]
     study_ids: list[str]
     splits: npt.NDArray[np.str_]
+    parts: npt.NDArray[np.str_]
     left_out: dict[str, Mask] = field(default_factory=dict)
     unlisted: Mask | None = None
     facts: dict[str, int] = field(default_factory=dict)
@@ -49,6 +51,10 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def listed(self) -> Mask:
+        """Records that are an image, and not a study without any."""
+        return np.ones(len(self), dtype=bool) if self.unlisted is None else ~self.unlisted
 
     def present(self, rows: npt.NDArray[np.int64] | None = None) -> Mask:
         """Whether the images (at these positions) are on disk."""

@@ -61,6 +61,11 @@ def read_records(config: DatasetConfig, root: Path, problems: Problems) -> Recor
     return _RECORD_READERS[config.kind](config, root, problems)
 
 
+def has_records(kind: str) -> bool:
+    """Whether :func:`read_records` knows this kind: a benchmark of image files with tables beside them."""
+    return kind in _RECORD_READERS
+
+
 def site_label_space(config: DatasetConfig, data_root: str | Path | None = None) -> LabelSpace:
     """The site's own label space, without reading tables or images.
 

@@ -74,6 +74,12 @@ def generate_phantoms(config: PhantomConfig) -> dict[str, int]:
     return images
 
 
+def is_phantom(folder: Path) -> bool:
+    """Whether the folder of a site was written by :func:`generate_phantoms`."""
+    label = folder.resolve().parent / LABEL_FILE
+    return label.is_file() and label.read_text(encoding="utf-8", errors="replace").startswith(f"# {NOTICE}")
+
+
 def _record(config: PhantomConfig) -> dict[str, Any]:
     """What decides the content of the folder: not where it lies, nor the order of the benchmarks."""
     values = dataclasses.asdict(config)

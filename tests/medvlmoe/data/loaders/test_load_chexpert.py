@@ -82,5 +82,7 @@ def test_a_strange_path(make_chexpert, tmp_path):
     config = make_chexpert()
     path = tmp_path / "CheXpert-v1.0-small/train.csv"
     path.write_text(path.read_text().replace("small/train/patient00002", "small/patient00002"))
-    with pytest.raises(DataError, match=r"train.csv line 4: Path is 'CheXpert-v1\.0-small/patient00002.* 1 more such row"):
+    with pytest.raises(
+        DataError, match=r"train.csv line 4: Path is 'CheXpert-v1\.0-small/patient00002.* 1 more such row"
+    ):
         load_index(config)

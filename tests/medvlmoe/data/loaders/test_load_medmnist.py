@@ -62,5 +62,5 @@ def test_mistakes_are_named(make_medmnist, tmp_path, build):
         load_index(config)
     place = whole.index(b"test_images.npy") + 40
     path.write_bytes(whole[:place] + b"\x00" * 20 + whole[place + 20 :])
-    with pytest.raises(DataError, match="not a whole .npz file"):
+    with pytest.raises(DataError, match=r"not a whole \.npz file"):
         build(config, "test")
