@@ -50,6 +50,7 @@ def load_dataset(site: SiteConfig, split: str, label_space: LabelSpace, model: M
         split,
         label_space=label_space,
         image_size=model.vision.image_size,
+        image_depth=model.vision.depth,
         tokenizer=load_tokenizer(model.text.tokenizer),
         max_tokens=model.text.max_tokens,
         cache=Path(site.cache or Path(site.folder) / "cache"),

@@ -13,24 +13,28 @@ from medvlmoe.errors import ConfigError
 
 _OWN_FILE = re.compile(r"(\w+)=(.+\.ya?ml)")
 _SITES = re.compile(r"data\.sites=(\{.*\})", re.DOTALL)
+_VISION_CHOICE = re.compile(r"model\.vision=(\w+)")
 _DEEP_ADDITION = re.compile(r"(\+{1,2})(\w+\.\w+)\.([^=]+)=(.*)", re.DOTALL)
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
     """The arguments as Hydra overrides.
 
-    Three things are taken off the user's hands:
+    Four things are taken off the user's hands:
 
     - A value that Hydra's grammar does not know (``data.root=/Klinik Süd/a=b``) is quoted.
     - ``data=my_sites.yaml`` chooses a file of one's own where ``data=real`` chooses a packaged one; the same holds for
       every group (``model=…``, ``training=…``, ``experiment=…``).
     - ``+data.sites.north={kind: manifest, …}`` adds a site, and ``data.sites={north: {…}, south: {…}}`` several.
       Hydra itself can only do so one level higher up.
+    - ``model.vision=vit3d`` chooses a packaged image encoder (``configs/model/vision``), whatever the rest of the model;
+      Hydra writes it ``model/vision=vit3d``.
 
     Raises:
         ConfigError: an argument is not ``key=value``, or an own file is missing or is not a YAML mapping.
     """
-    return [_nested(_readable(_with_own_file(argument))) for argument in arguments]
+    chosen = [_VISION_CHOICE.sub(r"model/vision=\1", argument) for argument in arguments]
+    return [_nested(_readable(_with_own_file(argument))) for argument in chosen]
 
 
 def _with_own_file(argument: str) -> str:

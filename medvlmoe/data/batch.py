@@ -1,4 +1,4 @@
-"""One batch of studies. Shape suffixes: B batch, C H W image, L text tokens, Y labels."""
+"""One batch of studies. Shape suffixes: B batch, C H W image (volumes: C D H W), L text tokens, Y labels."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class Batch:
     """Images, tokens and labels of B records.
 
     Attributes:
-        image_BCHW: float32, normalised.
+        image_BCHW: float32, normalised; volumes have a fifth axis, B x C x D x H x W.
         input_ids_BL: int64 token ids, padded on the right.
         attention_mask_BL: int64, 1 for a real token.
         labels_BY: float32; 0 or 1, NaN where unknown or not a label of the record's site. Multiclass and ordinal

@@ -14,6 +14,7 @@ from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.loaders.registry import load_index
 from medvlmoe.data.mapped_images import MappedImages
+from medvlmoe.data.patient_data import warn_of_patient_data
 from medvlmoe.data.split import SPLITS
 from medvlmoe.data.tokenizer import Tokenizer
 from medvlmoe.errors import ConfigError, DataError
@@ -27,6 +28,7 @@ def build_dataset(
     *,
     label_space: LabelSpace,
     image_size: int,
+    image_depth: int | None = None,
     tokenizer: Tokenizer,
     max_tokens: int,
     cache: Path,
@@ -42,6 +44,7 @@ def build_dataset(
         split: ``train``, ``validation`` or ``test``.
         label_space: the federation's space (the union of its sites' spaces).
         image_size: width and height of the model's images.
+        image_depth: slices of the model's volumes; ``None`` for flat images.
         tokenizer: see :func:`medvlmoe.data.load_tokenizer`.
         max_tokens: longest text, in tokens.
         cache: folder of decoded images.
@@ -59,11 +62,12 @@ def build_dataset(
     if channels not in (1, 3):
         raise ConfigError(f"channels={channels}: use 1 or 3")
     index = load_index(config, data_root)
+    warn_of_patient_data(index, Path(cache))
     index = index.take(np.flatnonzero(index.splits == split))
     _refuse_empty(index, split)
     decoded = decoded_images(
         index.images,
-        ImageShape(1 if index.grayscale else channels, image_size),
+        ImageShape(1 if index.grayscale else channels, image_size, image_depth),
         folder=Path(cache),
         skip_bad=config.on_bad_image == "skip",
     )

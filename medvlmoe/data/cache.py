@@ -23,7 +23,7 @@ from medvlmoe.data.image_shape import ImageShape
 from medvlmoe.data.index import ImageSource
 from medvlmoe.errors import DataError
 
-CACHE_VERSION = 1  # raise it whenever decoding or resizing changes
+CACHE_VERSION = 2  # raise it whenever decoding or resizing changes
 _ABANDONED_SECONDS = 3600
 _CHUNK = 256  # images decoded between two writes: bounds the memory
 

@@ -1,5 +1,8 @@
-"""Open one image file, whatever its mode, as 8-bit pixels of one size."""
+"""Open one image file, whatever its format and mode, as 8-bit pixels of one size."""
 
+import hashlib
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,56 +11,81 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from medvlmoe.data.dicom import is_dicom, read_flat
 from medvlmoe.data.image_shape import ImageShape
-from medvlmoe.errors import DataError
+from medvlmoe.data.intensity import Intensity, eight_bit
+from medvlmoe.data.volumes import is_volume, read_volume
+from medvlmoe.errors import DataError, UserError
 
-_SIXTEEN_BIT_OR_MORE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+_WIDE_GREY = ("I", "F")  # and I;16 in its byte orders
+AUTOMATIC = Intensity()
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files on disk, as an image source of :mod:`medvlmoe.data.index`."""
+    """Image files on disk, as an image source of :mod:`medvlmoe.data.index`.
+
+    Attributes:
+        paths: of an image each; for volumes a NIfTI file or a folder of DICOM slices each.
+        intensity: how more than 8 bits become 8.
+    """
 
     paths: Sequence[Path]
+    intensity: Intensity = AUTOMATIC
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def take(self, rows: npt.NDArray[np.int64]) -> "ImageFiles":
         """The files at these positions."""
-        return ImageFiles([self.paths[row] for row in rows.tolist()])
+        return ImageFiles([self.paths[row] for row in rows.tolist()], self.intensity)
 
     def fingerprints(self) -> Iterator[str]:
-        """Absolute name, size and time of change of each file."""
+        """Absolute name, size and time of change of each file, or of all files of a folder; the chosen intensity."""
+        chosen = "" if self.intensity.automatic else f" {self.intensity}"
         for path in self.paths:
             try:
-                status = path.stat()
+                yield f"{path.absolute()} {_state(path)}{chosen}"
             except OSError as error:
                 raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-            yield f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
 
     def decode(self, position: int, shape: ImageShape) -> npt.NDArray[np.uint8]:
-        """One image: see :func:`read_image`."""
-        return read_image(self.paths[position], shape.size, shape.channels).transpose(2, 0, 1)
+        """One image (see :func:`read_image`), or one volume if the shape has a depth."""
+        path = self.paths[position]
+        if shape.depth is not None:
+            return read_volume(path, shape, self.intensity)
+        return read_image(path, shape.size, shape.channels, self.intensity).transpose(2, 0, 1)
 
 
-def read_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
+def read_image(path: Path, size: int, channels: int, intensity: Intensity = AUTOMATIC) -> npt.NDArray[np.uint8]:
     """Decode and resize one image.
 
-    Greyscale of more than 8 bits is stretched from its own range to 0..255. An alpha channel is dropped: the colours
-    below it are the picture. The aspect ratio is not kept, so that nothing at the border is lost.
+    Grey of more than 8 bits becomes 8 bits as ``intensity`` says. Transparent pixels are black, as on a black screen;
+    an alpha channel that hides everything is taken for a mistake and dropped. The aspect ratio is not kept, so that
+    nothing at the border is lost.
 
     Returns:
         uint8, size x size x channels.
 
     Raises:
-        DataError: the file is missing, truncated or not an image.
+        ConfigError: the package that reads the format is not installed.
+        DataError: the file is missing, truncated, not an image, or holds several.
     """
     try:
+        if is_volume(path):
+            raise DataError(f"{path}: a volume, and this model reads flat images; choose model.vision=vit3d")
+        if is_dicom(path):
+            return resized(Image.fromarray(read_flat(path, intensity)), size, channels)
         with Image.open(path) as image:
+            pages = getattr(image, "n_frames", 1) if image.format in ("TIFF", "GIF") else 1
+            if pages > 1:
+                raise DataError(
+                    f"{path}: it holds {pages} pages, and one image a file is needed; save the pages as single files, "
+                    "or set on_bad_image=skip to leave such files out"
+                )
             image.draft(image.mode, (2 * size, 2 * size))  # JPEG only: decode at a reduced size, still twice ours
-            return resized(ImageOps.exif_transpose(image), size, channels)
-    except MemoryError:
+            return resized(ImageOps.exif_transpose(image), size, channels, intensity)
+    except (MemoryError, UserError):
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         detail = " ".join(str(error).split()) or type(error).__name__
@@ -66,17 +94,37 @@ def read_image(path: Path, size: int, channels: int) -> npt.NDArray[np.uint8]:
         ) from error
 
 
-def resized(image: Image.Image, size: int, channels: int) -> npt.NDArray[np.uint8]:
+def resized(
+    image: Image.Image, size: int, channels: int, intensity: Intensity = AUTOMATIC
+) -> npt.NDArray[np.uint8]:
     """An image as uint8, size x size x channels (1 grey, 3 colour)."""
-    image = _eight_bit(image).convert("L" if channels == 1 else "RGB")
+    if image.mode in _WIDE_GREY or image.mode.startswith("I;16"):
+        image = Image.fromarray(eight_bit(intensity.scaled(np.asarray(image, dtype=np.float64))))
+    image = _on_black(image).convert("L" if channels == 1 else "RGB")
     image = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return np.asarray(image, dtype=np.uint8).reshape(size, size, channels)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode not in _SIXTEEN_BIT_OR_MORE:
+def _on_black(image: Image.Image) -> Image.Image:
+    """The image as it looks on a black screen, without transparency."""
+    if not image.has_transparency_data:
         return image
-    values = np.asarray(image, dtype=np.float64)
-    low, high = float(values.min()), float(values.max())
-    values = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-    return Image.fromarray(np.round(values).astype(np.uint8))
+    image = image.convert("RGBA")
+    alpha = image.getchannel("A")
+    if alpha.getextrema() == (0, 0):
+        return image.convert("RGB")
+    black = Image.new("RGB", image.size)
+    black.paste(image.convert("RGB"), mask=alpha)
+    return black
+
+
+def _state(path: Path) -> str:
+    status = path.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        return f"{status.st_size} {status.st_mtime_ns}"
+    digest = hashlib.sha256()
+    with os.scandir(path) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            inside = entry.stat()
+            digest.update(f"{entry.name} {inside.st_size} {inside.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return f"folder {digest.hexdigest()}"

@@ -9,13 +9,41 @@ BYTE_TOKENIZER = "byte"
 BYTE_VOCABULARY_SIZE = 260  # 256 bytes and four special tokens
 
 
+VOLUME_BACKBONE = "vit3d"
+
+
+@dataclass(kw_only=True)
+class VolumeConfig:
+    """The transformer over volumes, ``model.vision.backbone=vit3d``. Flat backbones bring their own sizes.
+
+    Attributes:
+        patch_size: rows and columns of the block of voxels that becomes one token.
+        patch_depth: its slices.
+        width: size of a token.
+        layers: transformer blocks.
+        heads: attention heads of a block.
+    """
+
+    patch_size: int = 8
+    patch_depth: int = 4
+    width: int = 192
+    layers: int = 6
+    heads: int = 3
+
+    def __post_init__(self) -> None:
+        _positive("vision.volume", self, "patch_size", "patch_depth", "width", "layers", "heads")
+        _divides("vision.volume", self, "heads", "width")
+
+
 @dataclass(kw_only=True)
 class VisionConfig:
     """The image encoder.
 
     Attributes:
-        backbone: a timm model name; vision transformers and convolutional networks both work.
+        backbone: a timm model name; vision transformers and convolutional networks both work. ``vit3d`` reads volumes.
         image_size: height and width of the images in pixels.
+        depth: slices of a volume, with ``backbone=vit3d``; ``None`` for flat images.
+        volume: sizes of ``vit3d``.
         channels: colour channels of the images.
         weights: ``None`` (random), a local ``.safetensors`` file, or the tag of pretrained weights that timm knows
             for the backbone (``openai``, ``laion2b``, …; downloaded by timm).
@@ -28,6 +56,8 @@ class VisionConfig:
 
     backbone: str = "vit_large_patch14_clip_224"
     image_size: int = 224
+    depth: int | None = None
+    volume: VolumeConfig = field(default_factory=VolumeConfig)
     channels: int = 3
     weights: str | None = None
     normalisation: str = "group"
@@ -40,6 +70,26 @@ class VisionConfig:
         _one_of("vision", self, "normalisation", ("group", "batch"))
         _one_of("vision", self, "output_stride", (None, 8, 16, 32))
         _probability("vision", self, "drop_path")
+        if self.backbone == VOLUME_BACKBONE:
+            self._check_volume()
+        elif self.depth is not None:
+            raise ConfigError(
+                f"model.vision.depth={self.depth}: {self.backbone} reads flat images; choose model.vision=vit3d, or "
+                "set depth=null"
+            )
+
+    def _check_volume(self) -> None:
+        if self.depth is None:
+            raise ConfigError("model.vision.backbone=vit3d: set model.vision.depth to the number of slices")
+        _positive("vision", self, "depth")
+        for key, patch in (("depth", "patch_depth"), ("image_size", "patch_size")):
+            if getattr(self, key) % getattr(self.volume, patch):
+                raise ConfigError(
+                    f"model.vision.{key}={getattr(self, key)} is not a multiple of model.vision.volume.{patch}="
+                    f"{getattr(self.volume, patch)}; choose one that is"
+                )
+        if self.output_stride is not None:
+            raise ConfigError(f"model.vision.output_stride={self.output_stride}: vit3d has none; set it to null")
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,6 @@
-"""Image encoder: any timm backbone, read as a sequence of tokens.
+"""Image encoder: any timm backbone, or the volume transformer, read as a sequence of tokens.
 
-Shapes: B batch, N image tokens, V backbone width, C H W image channels, height, width.
+Shapes: B batch, N image tokens, V backbone width, C H W image channels, height, width (volumes: C D H W).
 """
 
 from typing import Any
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from medvlmoe.errors import CheckpointError, ConfigError
-from medvlmoe.model.config import VisionConfig
+from medvlmoe.model.config import VOLUME_BACKBONE, VisionConfig
 from medvlmoe.model.normalisation import replace_batch_normalisation
+from medvlmoe.model.volume_vision import VolumeTransformer
 from medvlmoe.model.weights import SUFFIX, load_local_weights
 
 
@@ -55,7 +56,8 @@ class VisionEncoder(nn.Module):
         """Shape of the tokens of one image, found on the meta device, which computes nothing."""
         state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-        image = torch.empty(1, config.channels, config.image_size, config.image_size, device="meta")
+        slices = () if config.depth is None else (config.depth,)
+        image = torch.empty(1, config.channels, *slices, config.image_size, config.image_size, device="meta")
         self.eval()
         try:
             with torch.no_grad():
@@ -77,7 +79,7 @@ def create_backbone(config: VisionConfig) -> nn.Module:
         ConfigError: timm does not know the backbone or one of the options.
         CheckpointError: the weights cannot be had or do not fit.
     """
-    if not timm.is_model(config.backbone):
+    if config.backbone != VOLUME_BACKBONE and not timm.is_model(config.backbone):
         raise ConfigError(f"model.vision.backbone={config.backbone}: timm has no such model (see timm.list_models())")
     local = config.weights is not None and config.weights.endswith(SUFFIX)
     tag = None if local else config.weights
@@ -93,6 +95,8 @@ def create_backbone(config: VisionConfig) -> nn.Module:
 def image_normalisation(config: VisionConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel with which images of this backbone are normalised."""
     tagged = config.weights is not None and not config.weights.endswith(SUFFIX)
+    if config.backbone == VOLUME_BACKBONE:
+        return (0.5,) * config.channels, (0.5,) * config.channels
     known = timm.get_pretrained_cfg(f"{config.backbone}.{config.weights}" if tagged else config.backbone)
     if known is None or len(known.mean) != config.channels:
         return (0.5,) * config.channels, (0.5,) * config.channels
@@ -100,6 +104,12 @@ def image_normalisation(config: VisionConfig) -> tuple[tuple[float, ...], tuple[
 
 
 def _create(config: VisionConfig, tag: str | None) -> nn.Module:
+    if config.backbone == VOLUME_BACKBONE:
+        if tag is not None:
+            raise CheckpointError(
+                f"model.vision.weights={tag}: vit3d has no published weights; use null or a local {SUFFIX} file"
+            )
+        return VolumeTransformer(config)
     name = config.backbone if tag is None else f"{config.backbone}.{tag}"
     options: dict[str, Any] = {"num_classes": 0, "in_chans": config.channels, "pretrained": tag is not None}
     if config.drop_path:

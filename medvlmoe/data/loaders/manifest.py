@@ -49,7 +49,7 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
     files = [root / name for name in names]
     index = SiteIndex(
         root=root,
-        images=ImageFiles(files),
+        images=ImageFiles(files, manifest.intensity),
         labels_NY=resolve_uncertain(
             _codes(manifest, path, table, problems), manifest.label_space.labels, names, config
         ),
@@ -62,7 +62,7 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
         grayscale=False,
         notes={"patients": "told by the table" if manifest.patient else "not told: every image is its own"},
     )
-    present = np.array([file.is_file() for file in files], dtype=bool)
+    present = np.array([file.exists() for file in files], dtype=bool)  # a volume may be a folder
     return index.leave_out("image not on disk", missing_images(config, root, names, present, problems))
 
 

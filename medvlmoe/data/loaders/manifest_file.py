@@ -9,12 +9,14 @@ from typing import Any
 import yaml
 
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.intensity import Intensity
 from medvlmoe.data.known_labels import canonical_label
 from medvlmoe.data.labels import KNOWN_SPACES, TASKS, LabelSpace
 from medvlmoe.errors import ConfigError
 
 OPENING = "Medical image"
 _CONTEXT = ("age", "sex", "view")
+_KIND_WORDS = {dict: "a mapping", str: "a text", list: "two numbers: [a, b]"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Manifest:
     context: dict[str, str] = field(default_factory=dict)
     prompt: str = OPENING
     encoding: str | None = None
+    intensity: Intensity = Intensity()
 
     def columns(self) -> list[str]:
         """Every column that the table must have."""
@@ -76,7 +79,7 @@ def _find(name: str, root: Path) -> tuple[str, str]:
 
 
 def _checked(path: str, values: dict[str, Any]) -> Manifest:
-    kinds: dict[str, type] = {"labels": dict, "classes": dict, "context": dict}
+    kinds: dict[str, type] = {"labels": dict, "classes": dict, "context": dict, "window": list, "percentiles": list}
     for key in ("table", "image", "task", "label_space", "text", "patient", "study", "split", "class", "prompt",
                 "encoding"):  # fmt: skip
         kinds[key] = str
@@ -84,7 +87,7 @@ def _checked(path: str, values: dict[str, Any]) -> Manifest:
         if key not in kinds:
             raise ConfigError(f"{path}: unknown key '{key}'; there are {', '.join(kinds)}")
         if not isinstance(value, kinds[key]):
-            raise ConfigError(f"{path}: '{key}' must be {'a mapping' if kinds[key] is dict else 'a text'}")
+            raise ConfigError(f"{path}: '{key}' must be {_KIND_WORDS[kinds[key]]}")
     for key in ("table", "image", "task", "label_space"):
         if key not in values:
             raise ConfigError(f"{path}: the key '{key}' is missing")
@@ -106,9 +109,21 @@ def _checked(path: str, values: dict[str, Any]) -> Manifest:
         context=mappings["context"],
         prompt=values.get("prompt", OPENING),
         encoding=values.get("encoding"),
+        intensity=_intensity(path, values),
     )
     _refuse_leaks(manifest)
     return manifest
+
+
+def _intensity(path: str, values: Mapping[str, Any]) -> Intensity:
+    pairs = {key: values[key] for key in ("window", "percentiles") if key in values}
+    for key, pair in pairs.items():
+        if len(pair) != 2 or not all(isinstance(part, int | float) and not isinstance(part, bool) for part in pair):
+            raise ConfigError(f"{path}: '{key}' must be two numbers: [a, b]")
+    try:
+        return Intensity(**{key: (float(pair[0]), float(pair[1])) for key, pair in pairs.items()})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _texts_of(path: str, key: str, values: Mapping[Any, Any]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from medvlmoe.data.loaders.npz_rows import NpzRows
 from medvlmoe.data.problems import Problems
 from medvlmoe.data.split import TEST, TRAIN, VALIDATION
 from medvlmoe.data.text import prompts
-from medvlmoe.errors import DataError
+from medvlmoe.errors import ConfigError, DataError
 
 OPENING = {
     "pathmnist": "Hematoxylin and eosin stained colorectal tissue patch",
@@ -58,8 +58,11 @@ class ArrayImages:
         """One image as uint8, channels first.
 
         Raises:
+            ConfigError: volumes are wanted.
             DataError: the file is damaged there.
         """
+        if shape.depth is not None:
+            raise ConfigError(f"{self.path} holds flat images, and this model reads volumes; choose other data")
         split, row = str(self.splits[position]), int(self.rows[position])
         try:
             pixels = self.arrays[split][row]
