@@ -128,6 +128,16 @@ def stored_values(dataset: Any) -> tuple[npt.NDArray[Any], str]:
     if meant.startswith("YBR_PARTIAL"):
         raise ValueError(f"the retired photometric interpretation {meant}; convert it to RGB")
     decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+    try:
+        return _decoded(dataset, decoder)
+    except RuntimeError as error:  # every decoder that is installed has failed
+        if not decoder.missing_dependencies:
+            raise
+        others = " or ".join(decoder.missing_dependencies)
+        raise ValueError(f"{error}; not tried, because not installed: {others}") from error
+
+
+def _decoded(dataset: Any, decoder: Any) -> tuple[npt.NDArray[Any], str]:
     keeps_every_bit = decoder.is_native or decoder.UID.name == "RLE Lossless"
     if not (keeps_every_bit and dataset.get("HighBit", 0) >= dataset.get("BitsStored", 1)):
         pixels, found = decoder.as_array(dataset)

@@ -167,7 +167,9 @@ def _ordered_by_position(folder: Path, slices: list[_Slice]) -> tuple[list[_Slic
 def _ordered_by_number(folder: Path, slices: list[_Slice]) -> list[_Slice]:
     nameless = [one.name for one in slices if one.number is None]
     if nameless:
-        raise DataError(f"{folder}: {nameless[0]} has neither a position nor a number, so its place is unknown; {_MEND}")
+        raise DataError(
+            f"{folder}: {nameless[0]} has neither a position nor a number, so its place is unknown; {_MEND}"
+        )
     ordered = sorted(slices, key=lambda one: one.number or 0)
     for one, following in zip(ordered, ordered[1:], strict=False):
         assert one.number is not None and following.number is not None

@@ -94,9 +94,7 @@ def read_image(path: Path, size: int, channels: int, intensity: Intensity = AUTO
         ) from error
 
 
-def resized(
-    image: Image.Image, size: int, channels: int, intensity: Intensity = AUTOMATIC
-) -> npt.NDArray[np.uint8]:
+def resized(image: Image.Image, size: int, channels: int, intensity: Intensity = AUTOMATIC) -> npt.NDArray[np.uint8]:
     """An image as uint8, size x size x channels (1 grey, 3 colour)."""
     if image.mode in _WIDE_GREY or image.mode.startswith("I;16"):
         image = Image.fromarray(eight_bit(intensity.scaled(np.asarray(image, dtype=np.float64))))

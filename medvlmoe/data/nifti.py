@@ -28,9 +28,7 @@ def read_nifti(path: Path) -> tuple[Volume, Affine]:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3:
-        raise ValueError(
-            f"it has {len(shape)} axes ({' x '.join(map(str, shape))}), and one volume of three is needed"
-        )
+        raise ValueError(f"it has {len(shape)} axes ({' x '.join(map(str, shape))}), and one volume of three is needed")
     if min(shape) < 2:
         raise ValueError(f"it is flat ({' x '.join(map(str, shape))})")
     if image.get_data_dtype().fields is not None or np.issubdtype(image.get_data_dtype(), np.complexfloating):
