@@ -27,8 +27,8 @@ def prepare(arguments: Sequence[str]) -> list[str]:
       every group (``model=…``, ``training=…``, ``experiment=…``).
     - ``+data.sites.north={kind: manifest, …}`` adds a site, and ``data.sites={north: {…}, south: {…}}`` several.
       Hydra itself can only do so one level higher up.
-    - ``model.vision=vit3d`` chooses a packaged image encoder (``configs/model/vision``), whatever the rest of the model;
-      Hydra writes it ``model/vision=vit3d``.
+    - ``model.vision=vit3d`` chooses a packaged image encoder (``configs/model/vision``), whatever the rest of the
+      model; Hydra writes it ``model/vision=vit3d``.
 
     Raises:
         ConfigError: an argument is not ``key=value``, or an own file is missing or is not a YAML mapping.

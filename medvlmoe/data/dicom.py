@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medvlmoe.data.dicom_lookup import LookupTable
-from medvlmoe.data.intensity import Intensity, between, eight_bit
+from medvlmoe.data.intensity import Intensity, Values, between, eight_bit
 from medvlmoe.errors import ConfigError, DataError
 
 Grey = npt.NDArray[np.float64]
@@ -151,8 +151,8 @@ def _decoded(dataset: Any, decoder: Any) -> tuple[npt.NDArray[Any], str]:
 def modality_values(dataset: Any, stored: npt.NDArray[Any]) -> Grey:
     """Grey values in the modality's unit (Hounsfield units for CT), NaN where the header says padding."""
     if dataset.get("ModalityLUTSequence"):
-        values = _table(dataset, dataset.ModalityLUTSequence[0], bool(dataset.PixelRepresentation)).apply(stored)
-        values = values.astype(np.float64)
+        table = _table(dataset, dataset.ModalityLUTSequence[0], bool(dataset.PixelRepresentation))
+        values = table.apply(stored).astype(np.float64)
     else:
         slope, intercept = (
             default if dataset.get(key) is None else float(dataset[key].value)
@@ -185,7 +185,7 @@ class _Window:
             return None
         return cls(center, width, function)
 
-    def apply(self, values: Grey) -> Grey:
+    def apply(self, values: Grey) -> Values:
         """0 to 1 (DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
         if self.function == "SIGMOID":
             return 1 / (1 + np.exp(np.clip(-4 * (values - self.center) / self.width, -700, 700)))
@@ -197,13 +197,13 @@ class _Window:
         return between(values, center - width / 2, center + width / 2)
 
 
-def _shown(dataset: Any, stored: npt.NDArray[Any], values: Grey, intensity: Intensity) -> Grey:
+def _shown(dataset: Any, stored: npt.NDArray[Any], values: Grey, intensity: Intensity) -> Values:
     """0 (black) to 1 (white); padding is black."""
     padded = np.isnan(values)
     window = _Window.of(dataset)
     whole = np.where(padded, 0, values)
     if not intensity.automatic or padded.all():
-        scaled = np.zeros_like(values) if padded.all() else intensity.scaled(values)
+        scaled: Values = np.zeros_like(values) if padded.all() else intensity.scaled(values)
     elif dataset.get("VOILUTSequence"):
         table = _table(dataset, dataset.VOILUTSequence[0], bool(np.nanmin(values) < 0))
         scaled = table.apply(whole) / (2**table.bits - 1)

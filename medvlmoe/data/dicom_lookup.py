@@ -22,7 +22,7 @@ class LookupTable:
     """
 
     first: int
-    entries: npt.NDArray[np.integer[Any]]
+    entries: npt.NDArray[np.int64]
     bits: int
 
     @classmethod
@@ -39,14 +39,14 @@ class LookupTable:
         if isinstance(data, bytes):
             wide = len(data) >= 2 * count  # 8-bit entries may fill a byte or a word each
             order = "<" if little_endian else ">"
-            entries = np.frombuffer(data, dtype=f"{order}u2" if wide else "u1", count=-1)
+            entries = np.frombuffer(data, dtype=f"{order}u2" if wide else "u1").astype(np.int64)
         else:
             entries = np.atleast_1d(np.asarray(data, dtype=np.int64)) % 2**16
             if len(entries) < count <= 2 * len(entries):  # two 8-bit entries in each word
                 entries = np.stack([entries % 256, entries // 256], axis=1).reshape(-1)
         if len(entries) < count:
             raise ValueError(f"a lookup table has {len(entries)} entries instead of {count}")
-        entries = entries[:count].astype(np.int64)
+        entries = entries[:count]
         return cls(first, entries, max(bits, int(entries.max()).bit_length()))
 
     def apply(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

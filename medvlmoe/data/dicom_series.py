@@ -1,5 +1,6 @@
 """A folder of DICOM slices as one volume (extra ``volumes``). Shapes: I columns, J rows, K slices."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def _ordered_by_position(folder: Path, slices: list[_Slice]) -> tuple[list[_Slic
     normal = np.cross(*slices[0].directions)
     if not np.isclose(np.linalg.norm(normal), 1, atol=0.05):
         raise DataError(f"{folder}: the orientation of {slices[0].name} is not two directions at right angles; {_MEND}")
-    places = np.array([one.position @ normal for one in slices])  # type: ignore[operator]
+    places = np.array([one.position @ normal for one in slices])
     order = np.argsort(places, kind="stable")
     slices, gaps = [slices[place] for place in order], np.diff(places[order])
     usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # of an even number the lower one: 1, 2 lacks a slice
@@ -171,7 +172,7 @@ def _ordered_by_number(folder: Path, slices: list[_Slice]) -> list[_Slice]:
             f"{folder}: {nameless[0]} has neither a position nor a number, so its place is unknown; {_MEND}"
         )
     ordered = sorted(slices, key=lambda one: one.number or 0)
-    for one, following in zip(ordered, ordered[1:], strict=False):
+    for one, following in itertools.pairwise(ordered):
         assert one.number is not None and following.number is not None
         step = following.number - one.number
         if step != 1:

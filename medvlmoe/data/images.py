@@ -13,12 +13,11 @@ from PIL import Image, ImageOps
 
 from medvlmoe.data.dicom import is_dicom, read_flat
 from medvlmoe.data.image_shape import ImageShape
-from medvlmoe.data.intensity import Intensity, eight_bit
+from medvlmoe.data.intensity import AUTOMATIC, Intensity, eight_bit
 from medvlmoe.data.volumes import is_volume, read_volume
 from medvlmoe.errors import DataError, UserError
 
 _WIDE_GREY = ("I", "F")  # and I;16 in its byte orders
-AUTOMATIC = Intensity()
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,9 @@ class Intensity:
         return float(low), float(high)
 
 
+AUTOMATIC = Intensity()
+
+
 def between(values: Values, low: float, high: float) -> Values:
     """0 up to ``low``, 1 from ``high`` on, linear between; 0 where a value is not finite or nothing is between."""
     if high <= low:

@@ -5,7 +5,6 @@ de-identified, and pictures with writing in them, which no reader can take out.
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path

@@ -9,14 +9,14 @@ from typing import Any
 import yaml
 
 from medvlmoe.data.config import DatasetConfig
-from medvlmoe.data.intensity import Intensity
+from medvlmoe.data.intensity import AUTOMATIC, Intensity
 from medvlmoe.data.known_labels import canonical_label
 from medvlmoe.data.labels import KNOWN_SPACES, TASKS, LabelSpace
 from medvlmoe.errors import ConfigError
 
 OPENING = "Medical image"
 _CONTEXT = ("age", "sex", "view")
-_KIND_WORDS = {dict: "a mapping", str: "a text", list: "two numbers: [a, b]"}
+_KIND_WORDS: dict[type, str] = {dict: "a mapping", str: "a text", list: "two numbers: [a, b]"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Manifest:
     context: dict[str, str] = field(default_factory=dict)
     prompt: str = OPENING
     encoding: str | None = None
-    intensity: Intensity = Intensity()
+    intensity: Intensity = AUTOMATIC
 
     def columns(self) -> list[str]:
         """Every column that the table must have."""

@@ -12,7 +12,8 @@ from medvlmoe.data.phantom.generator import generate_phantoms
 from medvlmoe.errors import ConfigError
 
 _USAGE = """medvlmoe phantom [key=value ...]
-Write small synthetic stand-ins of the five benchmarks in their official layouts.
+Write small synthetic stand-ins of the five benchmarks in their official layouts, or with benchmarks=[volumes]
+three hospitals with synthetic chest CT.
 Keys and defaults:"""
 
 

@@ -6,6 +6,9 @@ from medvlmoe.errors import ConfigError
 
 BENCHMARKS = ("chestxray14", "chexpert", "mimic_cxr", "pathmnist", "retinamnist")
 
+VOLUMES = "volumes"
+"""Not a benchmark: three hospitals with chest CT, written only when asked for."""
+
 # MedMNIST files are only defined for these sizes; the chest layouts take any.
 MEDMNIST_SIZES = (28, 64, 128, 224)
 
@@ -20,9 +23,10 @@ class PhantomConfig:
     Attributes:
         root: folder to write; must be new, empty or an older phantom folder (whose content is then replaced).
         images_per_site: images of each benchmark, training, validation and test together.
-        image_size: height and width in pixels.
+        image_size: height and width in pixels; volumes have half as many slices, or a little more.
         seed: equal seeds give bit-identical files.
         benchmarks: which of the five to write; each comes out the same whichever others are written with it.
+            ``volumes`` are three hospitals with chest CT (needs the extra ``volumes``).
 
     Raises:
         ConfigError: a value out of range or an unknown benchmark.
@@ -35,9 +39,9 @@ class PhantomConfig:
     benchmarks: list[str] = field(default_factory=lambda: list(BENCHMARKS))
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.benchmarks if name not in BENCHMARKS]
+        unknown = [name for name in self.benchmarks if name not in (*BENCHMARKS, VOLUMES)]
         if unknown:
-            raise ConfigError(f"benchmarks: unknown '{unknown[0]}'; choose from {', '.join(BENCHMARKS)}")
+            raise ConfigError(f"benchmarks: unknown '{unknown[0]}'; choose from {', '.join((*BENCHMARKS, VOLUMES))}")
         if not self.benchmarks or len(set(self.benchmarks)) < len(self.benchmarks):
             raise ConfigError(f"benchmarks={self.benchmarks}: name at least one benchmark, each once")
         if not self.root:

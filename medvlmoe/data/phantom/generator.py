@@ -9,10 +9,11 @@ from typing import Any
 
 from medvlmoe.data.phantom.chestxray14 import write_chestxray14
 from medvlmoe.data.phantom.chexpert import write_chexpert
-from medvlmoe.data.phantom.config import PhantomConfig
+from medvlmoe.data.phantom.config import VOLUMES, PhantomConfig
 from medvlmoe.data.phantom.mark import NOTICE
 from medvlmoe.data.phantom.medmnist_files import write_pathmnist, write_retinamnist
 from medvlmoe.data.phantom.mimic_cxr import write_mimic_cxr
+from medvlmoe.data.phantom.volumes import write_volumes
 from medvlmoe.errors import ConfigError, DataError
 from medvlmoe.files import write_json
 from medvlmoe.seeds import derive_seed
@@ -29,14 +30,15 @@ _WRITERS: dict[str, Callable[[Path, int, int, int], int]] = {
     "mimic_cxr": write_mimic_cxr,
     "pathmnist": write_pathmnist,
     "retinamnist": write_retinamnist,
+    VOLUMES: write_volumes,
 }
-_FOLDERS = ("chestxray14", "chexpert", "mimic_cxr", "medmnist")
+_FOLDERS = ("chestxray14", "chexpert", "mimic_cxr", "medmnist", "volumes")
 
 _LABEL = f"""# {NOTICE}
 
 Every image, table and report below this folder was drawn or written by `medvlmoe phantom` from a formula and a seed.
 Nothing here was taken from a patient. The folders follow the official layouts of ChestX-ray14, CheXpert, MIMIC-CXR,
-PathMNIST and RetinaMNIST so that software can be tried out; results on them say nothing about medicine.
+PathMNIST and RetinaMNIST, or a hospital's own manifest (volumes), so that software can be tried out; results on them say nothing about medicine.
 """
 
 
