@@ -3,20 +3,17 @@
 import json
 import logging
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from medvlmoe.errors import CheckpointError
 from medvlmoe.files import load_tensors, save_tensors
+from medvlmoe.progress import progress_bar
 from medvlmoe.training.batches import BatchSource
 from medvlmoe.training.early_stopping import EarlyStopping
 from medvlmoe.training.evaluation import Evaluation
@@ -109,7 +106,7 @@ def fit(
         stopping, history = keeper.restore(stopping)
     while len(history) < total and not stopping.should_stop:
         epoch, started = len(history), time.monotonic()
-        with _progress(f"epoch {epoch + 1}/{total}") as on_step:
+        with progress_bar(f"epoch {epoch + 1}/{total}") as on_step:
             result = trainer.train_epoch(train, epoch, on_step=on_step)
         evaluations = {name: trainer.evaluate(dataset, intervals=False) for name, dataset in sets.items()}
         record = EpochRecord(
@@ -225,14 +222,3 @@ def _named(validation: BatchSource | Mapping[str, BatchSource] | None) -> dict[s
     if validation is None:
         return {}
     return dict(validation) if isinstance(validation, Mapping) else {"validation": validation}
-
-
-@contextmanager
-def _progress(description: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal, nothing in a log."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=None)
-        yield lambda done, steps: progress.update(task, completed=done, total=steps)
