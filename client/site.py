@@ -116,4 +116,6 @@ def _metrics(evaluation: Evaluation) -> dict[str, Metric]:
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
     }
+    for name, mean in evaluation.subset_auc.items():
+        found |= {f"subset/{name}/{key}": value for key, value in mean.items()}
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}

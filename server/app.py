@@ -9,6 +9,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from medvlmoe.configuration import compose, to_mapping
+from medvlmoe.data.known_labels import SUBSETS
 from medvlmoe.errors import QuorumError
 from medvlmoe.files import copy_file
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
@@ -103,4 +104,12 @@ def _site_summary(metrics: dict[str, Metric]) -> dict[str, Any]:
         "auc_ci": [low, high] if low is not None and high is not None else None,
         "labels_averaged": int(number("labels_averaged") or 0),
         "accuracy": number("accuracy"),
+        "subset_auc": {
+            subset.name: {
+                "auc": number(f"subset/{subset.name}/auc"),
+                "labels_averaged": int(number(f"subset/{subset.name}/labels_averaged") or 0),
+            }
+            for subset in SUBSETS
+            if number(f"subset/{subset.name}/labels_averaged") is not None
+        },
     }

@@ -1,5 +1,6 @@
 """One table for several ways of training on the same sites."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +9,8 @@ from rich.table import Table
 
 def rows_of(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
     """Header and rows: a site each with its AUC and interval by mode, and the mean over the sites.
+
+    A site with a mean over part of its labels has a second row for it.
 
     Args:
         summaries: summary by mode, in the order of the columns.
@@ -19,6 +22,8 @@ def rows_of(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
         entries = [summary["sites"].get(name) for summary in summaries.values()]
         count = next((str(entry["n"]) for entry in entries if entry), "")
         rows.append([name, count, *(_cell(entry) for entry in entries)])
+        for subset in subsets_of(entries):
+            rows.append([f"{name}: {subset}", "", *(_subset_cell(entry, subset) for entry in entries)])
     rows.append(["mean of sites", "", *(_number(summary["mean_auc"]) for summary in summaries.values())])
     return rows
 
@@ -40,6 +45,16 @@ def print_table(rows: list[list[str]], title: str) -> None:
     # Piped into a file there is no terminal width to fit.
     console = Console()
     Console(width=None if console.is_terminal else 160).print(table)
+
+
+def subsets_of(entries: Iterable[dict[str, Any] | None]) -> list[str]:
+    """Names of the label subsets that any of a site's results has a mean of."""
+    return sorted({name for entry in entries if entry for name in entry.get("subset_auc", {})})
+
+
+def _subset_cell(entry: dict[str, Any] | None, subset: str) -> str:
+    mean = (entry or {}).get("subset_auc", {}).get(subset)
+    return "-" if mean is None else f"{_number(mean['auc'])} ({mean['labels_averaged']} labels)"
 
 
 def _cell(entry: dict[str, Any] | None) -> str:

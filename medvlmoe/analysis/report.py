@@ -5,6 +5,7 @@ from typing import Any
 
 import jinja2
 
+from medvlmoe.analysis.comparison import subsets_of
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import read_json, read_json_lines, write_text
 
@@ -35,13 +36,15 @@ def write_report(folder: Path) -> Path:
         raise CheckpointError(f"{folder} has no summary.json: the run is not finished, or this is not a run folder")
     summary = read_json(folder / "summary.json")
     rounds = list(read_json_lines(folder / "rounds.jsonl"))
+    modes = {summary["mode"]: summary, **summary.get("compare", {})}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medvlmoe.analysis", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html").render(
         name=folder.name,
-        modes={summary["mode"]: summary, **summary.get("compare", {})},
+        modes=modes,
         sites=sorted(summary["sites"]),
+        subsets={site: subsets_of(mode["sites"].get(site) for mode in modes.values()) for site in summary["sites"]},
         counts={site: entry["n"] for site, entry in summary["sites"].items()},
         rounds=rounds,
         curve=_curve([(line["round"] - 1, line["validation_auc_before"]) for line in rounds]),

@@ -6,7 +6,7 @@ from typing import Any
 
 from scipy.stats import t as student_t
 
-from medvlmoe.analysis.comparison import markdown, print_table
+from medvlmoe.analysis.comparison import markdown, print_table, subsets_of
 from medvlmoe.errors import ConfigError
 from medvlmoe.files import read_json
 
@@ -43,6 +43,8 @@ def rows_over_seeds(summaries: list[dict[str, Any]]) -> list[list[str]]:
         counts = {entry[mode]["sites"][site]["n"] for entry in by_seed for mode in modes}
         cells = [_cell([entry[mode]["sites"][site]["auc"] for entry in by_seed]) for mode in modes]
         rows.append([site, "/".join(map(str, sorted(counts))), *cells])
+        for subset in subsets_of(entry[mode]["sites"][site] for entry in by_seed for mode in modes):
+            rows.append([f"{site}: {subset}", "", *(_subset_cell(by_seed, mode, site, subset) for mode in modes)])
     rows.append(["mean of sites", "", *(_cell([entry[mode]["mean_auc"] for entry in by_seed]) for mode in modes)])
     return rows
 
@@ -55,6 +57,11 @@ def t_interval(values: list[float]) -> tuple[float, float]:
         return mean, math.inf
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
     return mean, float(student_t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+
+
+def _subset_cell(by_seed: list[dict[str, Any]], mode: str, site: str, subset: str) -> str:
+    means = [entry[mode]["sites"][site].get("subset_auc", {}).get(subset, {}) for entry in by_seed]
+    return _cell([mean.get("auc") for mean in means])
 
 
 def _cell(values: list[float | None]) -> str:

@@ -4,6 +4,8 @@ Sources: Wang et al. 2017 (ChestX-ray14), Irvin et al. 2019 (CheXpert; MIMIC-CXR
 Yang et al. 2023 (MedMNIST).
 """
 
+from dataclasses import dataclass
+
 CHESTXRAY14 = (
     "Atelectasis", "Cardiomegaly", "Pleural Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
     "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural Thickening", "Hernia",
@@ -15,12 +17,33 @@ CHEXPERT = (
     "Support Devices",
 )  # fmt: skip
 
+# The five that the CheXpert competition was decided by; papers report their mean as well as that of all fourteen.
+CHEXPERT_COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+
 COLORECTAL_TISSUE = (
     "adipose", "background", "debris", "lymphocytes", "mucus", "smooth muscle", "normal colon mucosa",
     "cancer-associated stroma", "colorectal adenocarcinoma epithelium",
 )  # fmt: skip
 
 DIABETIC_RETINOPATHY = ("none", "mild", "moderate", "severe", "proliferative")
+
+
+@dataclass(frozen=True)
+class LabelSubset:
+    """Labels whose mean is reported beside the mean of all.
+
+    Attributes:
+        name: how results call it.
+        labels: those averaged.
+        among: labels that a site must all know, to tell a CheXpert-like site from another that has ``labels`` too.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    among: tuple[str, ...]
+
+
+SUBSETS = (LabelSubset("chexpert competition 5", CHEXPERT_COMPETITION, CHEXPERT),)
 
 # Kind of a benchmark (DatasetConfig.kind) -> name of its label space.
 SPACE_OF_KIND = {

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from medvlmoe.data.known_labels import SUBSETS
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.training.bootstrap import mean_area_interval
 from medvlmoe.training.metrics import RankedLabel, accuracy, quadratic_kappa
@@ -26,6 +27,8 @@ class Evaluation:
         quadratic_kappa: mean over the ordinal blocks; ``None`` without one.
         per_label: area of each label that has a known entry; ``None`` where only one class is there.
         loss: the training loss on these rows, without the balance loss; ``None`` without rows.
+        subset_auc: mean area over part of the labels, where the rows know all labels that the subset belongs to:
+            name of the :class:`medvlmoe.data.known_labels.LabelSubset` -> ``auc`` and ``labels_averaged``.
     """
 
     n: int
@@ -36,6 +39,7 @@ class Evaluation:
     quadratic_kappa: float | None
     per_label: dict[str, float | None]
     loss: float | None
+    subset_auc: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, as in ``summary.json``."""
@@ -44,7 +48,7 @@ class Evaluation:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> "Evaluation":
         """The inverse of :meth:`to_dict`; keys that it does not know (such as ``split``) are left out."""
-        known = {name: values[name] for name in Evaluation.__dataclass_fields__}
+        known = {name: values[name] for name in Evaluation.__dataclass_fields__ if name in values}
         interval = known["auc_ci"]
         return Evaluation(**known | {"auc_ci": None if interval is None else (interval[0], interval[1])})
 
@@ -77,7 +81,7 @@ def evaluate_scores(
         if not labels_NY[:, place].isnan().all()
     }
     per_label = {name: label.area() for name, label in ranked.items()}
-    areas = [area for area in per_label.values() if area is not None]
+    auc, labels_averaged = _mean(list(per_label.values()))
     right = rows = 0
     kappas = []
     for block in (block for block in space.blocks if block.exclusive):
@@ -89,13 +93,29 @@ def evaluate_scores(
     defined_kappas = [kappa for kappa in kappas if kappa is not None]
     return Evaluation(
         n=len(scores),
-        auc=math.fsum(areas) / len(areas) if areas else None,
+        auc=auc,
         auc_ci=mean_area_interval(
             [label for label in ranked.values() if label.defined], patient_ids, resamples=resamples, seed=seed
         ),
-        labels_averaged=len(areas),
+        labels_averaged=labels_averaged,
         accuracy=right / rows if rows else None,
         quadratic_kappa=math.fsum(defined_kappas) / len(defined_kappas) if defined_kappas else None,
         per_label=per_label,
         loss=loss,
+        subset_auc=_subset_means(per_label),
     )
+
+
+def _subset_means(per_label: dict[str, float | None]) -> dict[str, dict[str, float | None]]:
+    means: dict[str, dict[str, float | None]] = {}
+    for subset in SUBSETS:
+        if all(label in per_label for label in subset.among):
+            auc, count = _mean([per_label[label] for label in subset.labels])
+            means[subset.name] = {"auc": auc, "labels_averaged": count}
+    return means
+
+
+def _mean(areas: list[float | None]) -> tuple[float | None, int]:
+    """Mean of the defined areas, and how many they are."""
+    defined = [area for area in areas if area is not None]
+    return (math.fsum(defined) / len(defined) if defined else None), len(defined)
