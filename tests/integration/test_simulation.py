@@ -41,6 +41,11 @@ def test_five_sites_leave_a_whole_record(tmp_path: Path, phantom_root: Path) -> 
     for site in summary["sites"].values():
         assert site["split"] == "test" and site["n"] > 0
         assert site["auc_ci"][0] <= site["auc"] <= site["auc_ci"][1]
+    for results in (summary["sites"], summary["compare"]["local"]["sites"]):
+        for site in sites:
+            competition = results[site]["subset_auc"].get("chexpert competition 5")
+            assert (competition is not None) == (site in ("chexpert", "mimic_cxr"))
+            assert competition is None or (0 <= competition["auc"] <= 1 and competition["labels_averaged"] == 5)
     rounds = list(read_json_lines(tmp_path / "run" / "rounds.jsonl"))
     assert [line["round"] for line in rounds] == [1, 2]
     for line in rounds:

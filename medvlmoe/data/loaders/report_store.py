@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from medvlmoe.data.tables import read_text
 from medvlmoe.errors import DataError
 
-_ZIP = "mimic-cxr-reports.zip"
+_ZIP, _UNPACKED = "mimic-cxr-reports.zip", "mimic-cxr-reports"
 
 
 class ReportStore(Protocol):
@@ -36,16 +36,13 @@ def open_reports(root: Path, reports_root: str | None) -> ReportStore:
     place = root if reports_root is None else root / Path(reports_root).expanduser()
     if place.is_file():
         return ReportsInZip(place)
-    for folder in (place, place / "mimic-cxr-reports"):
-        if (folder / "files").is_dir():
-            # Beside a zip, a folder `files` without any report holds only the images.
-            if (folder / _ZIP).is_file() and next(folder.glob("files/p*/p*/s*.txt"), None) is None:
-                return ReportsInZip(folder / _ZIP)
-            return ReportsInFolder(folder / "files")
+    # `files` comes last: beside a zip or an unpacked one it may hold images alone.
+    if (place / _UNPACKED / "files").is_dir():
+        return ReportsInFolder(place / _UNPACKED / "files")
     if (place / _ZIP).is_file():
         return ReportsInZip(place / _ZIP)
-    if reports_root is None:
-        return ReportsInFolder(root / "files")
+    if (place / "files").is_dir() or reports_root is None:
+        return ReportsInFolder(place / "files")
     raise DataError(f"{place}: neither files/p10/… nor {_ZIP} is there; correct reports_root")
 
 

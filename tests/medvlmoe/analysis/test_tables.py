@@ -24,6 +24,19 @@ def test_one_seed_shows_every_mode_with_its_interval() -> None:
     assert markdown(rows).splitlines()[1] == "|---|---:|---:|---:|"
 
 
+def test_a_mean_over_part_of_the_labels_has_a_row_below_its_site() -> None:
+    runs = [summary(seed, 0.7, 0.6) for seed in (0, 1)]
+    for run, auc in zip(runs, (0.8, 0.9), strict=True):
+        run["sites"]["north"]["subset_auc"] = {"chexpert competition 5": {"auc": auc, "labels_averaged": 5}}
+    rows = rows_of({"federated": runs[0], "local": runs[0]["compare"]["local"]})
+    assert rows[2] == ["north: chexpert competition 5", "", "0.800 (5 labels)", "-"]
+    assert len(rows) == 4
+    over_seeds = rows_over_seeds(runs)
+    assert over_seeds[2][0] == "north: chexpert competition 5"
+    assert over_seeds[2][2].startswith("0.850 ± ")
+    assert over_seeds[2][3] == "undefined"
+
+
 def test_an_undefined_auc_is_said() -> None:
     assert rows_of({"federated": summary(0, None, 0.5)})[1][2] == "undefined"
     assert rows_over_seeds([summary(0, None, 0.5), summary(1, 0.5, 0.5)])[1][2] == "undefined"

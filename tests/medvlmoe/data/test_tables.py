@@ -2,6 +2,7 @@ import gzip
 
 import pytest
 
+from medvlmoe.data.problems import Problems
 from medvlmoe.data.tables import read_table
 from medvlmoe.errors import DataError
 
@@ -27,6 +28,27 @@ def test_trailing_commas_and_gzip(tmp_path):
     path = tmp_path / "table.csv.gz"
     path.write_bytes(gzip.compress(b"a,b\n1,2,\n"))
     assert read_table(path, ("a", "b"))["b"].tolist() == ["2"]
+
+
+def test_columns_without_a_name_at_the_end_may_be_missing_in_rows(tmp_path):
+    """The ChestX-ray14 table of 2017 ends its header, and in some copies its rows, with a comma."""
+    read = table(tmp_path, b"a,b,\n1,2\n3,4,\n", "a", "b")
+    assert read["b"].tolist() == ["2", "4"]
+    with pytest.raises(DataError, match="line 3: 1 cells below a header of 3"):
+        table(tmp_path, b"a,b,\n1,2\n3\n", "a", "b")
+
+
+def test_every_malformed_row_is_counted_and_the_others_are_kept(tmp_path):
+    content = b'a,b\n1,2\n3\n4,5,6\n"7\n,8,9",0,1\n2,3\n'
+    with pytest.raises(
+        DataError, match=r"line 3: 1 cells .* \(and 2 more such rows; medvlmoe data check names them all"
+    ):
+        table(tmp_path, content)
+    problems = Problems()
+    read = read_table(tmp_path / "table.csv", problems=problems)
+    assert read["a"].tolist() == ["1", "2"]
+    assert [line for problem in problems.found for line in problem.lines] == [3, 4, 6]
+    assert "begun on line 5" in problems.found[2].text
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "latin-1", "utf-16-le"])

@@ -22,6 +22,12 @@ def test_multilabel_loss_is_the_mean_over_known_entries() -> None:
     torch.testing.assert_close(whole_loss(logits, labels, single("multilabel", 4)), expected)
 
 
+def test_a_soft_target_is_the_mean_of_both_hard_ones_by_its_weight() -> None:
+    logits, space = torch.randn(5, 4), single("multilabel", 4)
+    soft, positive, negative = (whole_loss(logits, torch.full((5, 4), value), space) for value in (0.7, 1.0, 0.0))
+    torch.testing.assert_close(soft, 0.7 * positive + 0.3 * negative)
+
+
 @pytest.mark.parametrize("task", ["multiclass", "ordinal"])
 def test_class_loss_is_the_mean_over_known_rows(task: str) -> None:
     logits, classes = torch.randn(6, 3), torch.randint(0, 3, (6,))

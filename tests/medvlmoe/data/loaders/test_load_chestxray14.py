@@ -1,4 +1,7 @@
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from medvlmoe.data import load_index
 from medvlmoe.errors import ConfigError, DataError
@@ -36,6 +39,40 @@ def test_the_table_of_2017(make_nih, tmp_path):
     (tmp_path / "Data_Entry_2017_v2020.csv").unlink()
     (tmp_path / "Data_Entry_2017.csv").write_text("\n".join([header, *rows]))
     assert load_index(config).texts[0] == "Frontal chest radiograph, PA view. 21-year-old female."
+
+
+def test_a_header_with_a_comma_at_its_end_over_rows_without(make_nih, tmp_path):
+    config = make_nih()
+    before = load_index(config)
+    path = tmp_path / "Data_Entry_2017_v2020.csv"
+    header, _, rows = path.read_text().partition("\n")
+    path.rename(tmp_path / "Data_Entry_2017.csv").write_text(f"{header},\n{rows.replace(',21,M', ',411,M')}")
+    index = load_index(config)
+    assert np.array_equal(index.labels_NY, before.labels_NY)
+    assert index.texts[0] == "Frontal chest radiograph, PA view. Male."  # no one is 411 years old
+
+
+@given(st.permutations(range(11)))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_order_of_the_columns_does_not_matter(make_nih, tmp_path, order):
+    config = make_nih()
+    before = load_index(config)
+    path = tmp_path / "Data_Entry_2017_v2020.csv"
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("\n".join(",".join(row[place] for place in order) for row in rows))
+    after = load_index(config)
+    assert np.array_equal(after.labels_NY, before.labels_NY)
+    assert (after.texts, after.patient_ids, after.splits.tolist()) == (
+        before.texts, before.patient_ids, before.splits.tolist(),
+    )  # fmt: skip
+
+
+def test_a_listed_image_that_the_table_lacks(make_nih, tmp_path):
+    config = make_nih()
+    with open(tmp_path / "test_list.txt", "a") as file:
+        file.write("\n00099999_000.png\n00099999_001.png\n")
+    with pytest.raises(DataError, match=r"test_list.txt line 13: 00099999_000.png is not in the table.* 1 more"):
+        load_index(config)
 
 
 @pytest.mark.parametrize(("count", "version"), [(1431, "v2020"), (1353, "v1"), (7, "unknown (7 Pneumonia)")])

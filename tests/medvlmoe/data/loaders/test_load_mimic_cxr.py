@@ -1,9 +1,15 @@
 import gzip
+import shutil
+import zipfile
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from medvlmoe.data import DatasetConfig, load_index
 from medvlmoe.data.known_labels import CHEXPERT
+from medvlmoe.data.loaders import report_store
 from medvlmoe.errors import DataError
 
 REPORT = " INDICATION:  Fever.\n \n FINDINGS:  Large effusion.\n \n IMPRESSION:  Effusion.\n"
@@ -73,3 +79,113 @@ def test_missing_table_and_images(make_mimic, tmp_path):
     (tmp_path / "mimic-cxr-2.0.0-chexpert.csv.gz").unlink()
     with pytest.raises(DataError, match=r"no mimic-cxr-2.0.0-chexpert.csv.gz"):
         load_index(config)
+
+
+def read_gz(path):
+    return gzip.decompress(path.read_bytes()).decode().splitlines()
+
+
+def write_gz(path, lines):
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+
+
+def effusion(index):
+    return index.labels_NY[:, index.label_space.labels.index("Pleural Effusion")].tolist()
+
+
+@given(st.permutations(range(16)), st.permutations(range(4)))
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_order_of_the_columns_does_not_matter(make_mimic, tmp_path, label_order, split_order):
+    config = make_mimic()
+    before = load_index(config)
+    for name, order in (("chexpert", label_order), ("split", split_order)):
+        path = tmp_path / f"mimic-cxr-2.0.0-{name}.csv.gz"
+        rows = [line.split(",") for line in read_gz(path)]
+        write_gz(path, [",".join(row[place] for place in order) for row in rows])
+    after = load_index(config)
+    np.testing.assert_array_equal(after.labels_NY, before.labels_NY)
+    assert (after.study_ids, after.splits.tolist()) == (before.study_ids, before.splits.tolist())
+
+
+def test_the_other_labeler(make_mimic, tmp_path):
+    config = make_mimic()
+    first = effusion(load_index(config))
+    lines = read_gz(tmp_path / "mimic-cxr-2.0.0-chexpert.csv.gz")
+    place = lines[0].split(",").index("Pleural Effusion")
+    rows = [line.split(",") for line in lines]
+    for row in rows[1:]:
+        row[place] = str(1 - int(row[place]))
+    (tmp_path / "mimic-cxr-2.0.0-negbio.csv").write_text("\n".join(map(",".join, rows)))  # unpacked
+    config.labeler = "negbio"
+    index = load_index(config)
+    assert effusion(index) == [1 - value for value in first]
+    assert index.notes["labels"].startswith("negbio labeler")
+
+
+def test_a_radiologists_labels_of_the_test_split(make_mimic, tmp_path):
+    """As in version 2.1.0: by study_id alone, Airspace Opacity for Lung Opacity, and not every test study."""
+    names = ["study_id", "Airspace Opacity", *(label for label in CHEXPERT if label != "Lung Opacity")]
+    rows = [",".join(names), *(f"{50_000_000 + study},1.0," + ",".join(["0.0"] * 13) for study in (4, 9, 14, 0))]
+    (tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv").write_text("\n".join(rows))
+    config = make_mimic(test_labels="radiologist")
+    index = load_index(config)
+    opacity = index.labels_NY[:, index.label_space.labels.index("Lung Opacity")]
+    test = index.splits == "test"
+    assert [index.study_ids[row] for row in np.flatnonzero(test)] == ["50000004", "50000009", "50000014"]
+    assert opacity[test].tolist() == [1, 1, 1]
+    assert opacity[~test].tolist() == [0] * 24  # study 0 is of the train split: the labeler's label stays
+    assert index.left_out["study without labels"] == 2 * 3
+    config.test_labels = "labeler"
+    assert (load_index(config).splits == "test").sum() == 5
+
+
+@pytest.mark.parametrize("place", ["zip at the root", "zip", "folder", "folder of the zip", "files of the zip"])
+def test_reports_may_lie_elsewhere(make_mimic, tmp_path, place):
+    config = make_mimic()
+    expected = list(load_index(config).texts)
+    assert "Fever" in expected[0]
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-reports"
+    with zipfile.ZipFile(tmp_path / "reports.zip", "w") as archive:
+        for path in sorted(tmp_path.glob("files/p10/*/*.txt")):
+            archive.write(path, path.relative_to(tmp_path))
+            target = elsewhere / path.relative_to(tmp_path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+    if place == "zip at the root":
+        (tmp_path / "reports.zip").rename(tmp_path / "mimic-cxr-reports.zip")
+    elif place == "zip":
+        config.reports_root = "reports.zip"
+    elif place == "folder":
+        config.reports_root = str(elsewhere)
+    elif place == "folder of the zip":
+        shutil.rmtree(elsewhere)
+        elsewhere.mkdir()
+        (tmp_path / "reports.zip").rename(elsewhere / "mimic-cxr-reports.zip")
+        config.reports_root = str(elsewhere)
+    else:
+        elsewhere.rename(tmp_path / "mimic-cxr-reports")
+    assert list(load_index(config).texts) == expected
+    assert load_index(config).texts[:2] == expected[:2]
+
+
+def test_reports_that_are_not_where_they_are_said_to_be(make_mimic, tmp_path):
+    with pytest.raises(
+        DataError, match=r"neither files/p10/… nor mimic-cxr-reports\.zip is there; correct reports_root"
+    ):
+        load_index(make_mimic(reports_root="elsewhere"))
+    (tmp_path / "half.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=r"half\.zip: cannot be read"):
+        load_index(make_mimic(reports_root="half.zip"))
+
+
+def test_only_reports_of_the_wanted_split_are_read_and_each_once(make_mimic, monkeypatch, build):
+    read = []
+    real = report_store.read_text
+    monkeypatch.setattr(report_store, "read_text", lambda path: read.append(path.stem) or real(path))
+    config = make_mimic(views="all")
+    index = load_index(config)
+    assert read == []
+    dataset = build(config, "test")
+    assert sorted(read) == sorted({f"s{study}" for study in dataset.study_ids})
+    assert len(dataset) == 10
+    assert len(index) == 58
