@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from medvlmoe.configuration import compose, to_yaml
-from medvlmoe.data.check.decoding import decode_all
+from medvlmoe.data.check.decode import decode_all
 from medvlmoe.data.check.differences import differences
 from medvlmoe.data.check.site import SiteCheck, check_site
 from medvlmoe.data.check.tables import print_check

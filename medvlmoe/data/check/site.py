@@ -174,7 +174,8 @@ def _missing_of_manifest(config: DatasetConfig, root: Path) -> list[str]:
     manifest = load_manifest(config, root)
     path = root / manifest.table
     table = read_table(path, (manifest.image,), encoding=manifest.encoding, problems=Problems())
-    named = zip(table.index.tolist(), table[manifest.image].tolist(), strict=True)
+    names = [name.replace("\\", "/") for name in table[manifest.image]]  # tables written on Windows
+    named = zip(table.index.tolist(), names, strict=True)
     return [f"{path} line {line}: {name}" for line, name in named if name and not (root / name).exists()]
 
 

@@ -13,7 +13,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-_WINDOW_BYTES = 64 << 20  # threads ask for neighbouring rows, not for exactly the next one
+from medvlmoe.data.decoding import usable_cores
+
+# Threads ask for neighbouring rows, not for exactly the next one: each works on a block of its own, some blocks ahead.
+_WINDOW_BYTES = 64 << 20
+_ROWS_PER_CORE = 64
 _LOCAL_HEADER = 30  # bytes of a zip member's local header before its name
 
 
@@ -77,7 +81,7 @@ class NpzRows:
         if len(content) < size:
             raise ValueError(f"{self.name} ends in row {self._first + len(self._window)}")
         self._window.append(np.frombuffer(content, dtype=self.dtype).reshape(self.shape[1:]))
-        if len(self._window) > max(2, _WINDOW_BYTES // max(1, size)):
+        if len(self._window) > max(_WINDOW_BYTES // max(1, size), _ROWS_PER_CORE * usable_cores()):
             del self._window[0]
             self._first += 1
 

@@ -100,7 +100,7 @@ def _vessel(x: Field, y: Field, z: Field, random: np.random.Generator) -> Field:
     """A straight tube with soft ends, starting near the middle of a lung."""
     start = np.array([random.choice([0.36, 0.64]), 0.48, 0.5]) + random.normal(0, 0.03, 3)
     end = start + random.normal(0, (0.12, 0.16, 0.22))
-    along = ((x - start[0]) * (end - start)[0] + (y - start[1]) * (end - start)[1] + (z - start[2]) * (end - start)[2])
+    along = (x - start[0]) * (end - start)[0] + (y - start[1]) * (end - start)[1] + (z - start[2]) * (end - start)[2]
     along = np.clip(along / float((end - start) @ (end - start)), 0, 1)
     squared = sum((a - s - along * (e - s)) ** 2 for a, s, e in zip((x, y, z), start, end, strict=True))
     return np.exp(-squared / random.uniform(0.01, 0.022) ** 2)
