@@ -38,7 +38,8 @@ _LABEL = f"""# {NOTICE}
 
 Every image, table and report below this folder was drawn or written by `medvlmoe phantom` from a formula and a seed.
 Nothing here was taken from a patient. The folders follow the official layouts of ChestX-ray14, CheXpert, MIMIC-CXR,
-PathMNIST and RetinaMNIST, or a hospital's own manifest (volumes), so that software can be tried out; results on them say nothing about medicine.
+PathMNIST and RetinaMNIST, or a hospital's own manifest (volumes), so that software can be tried out; results on them
+say nothing about medicine.
 """
 
 

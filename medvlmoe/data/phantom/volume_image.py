@@ -16,8 +16,8 @@ Field = npt.NDArray[np.float32]
 # Hounsfield units
 _AIR, _LUNG, _TISSUE, _BLOOD, _BONE, _FLUID = -1000.0, -820.0, 30.0, 45.0, 380.0, 8.0
 
-LARGE_RADIUS = 0.11
-_RADII = (0.075, 0.15)
+LARGE_RADIUS = 0.13
+_RADII = (0.09, 0.17)
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,17 @@ def chest_volume(
     volume += (_BONE - _TISSUE) * shell * (np.sin((z + 0.25 * y) * 45 + random.uniform(0, 6)) > 0.4)
     _fill(volume, _ball(x, y, z, (0.5, 0.76, 0.5), (0.06, 0.06, 9.0)), _BONE)
     _fill(volume, _ball(x, y, z, (0.55, 0.40, random.normal(0.38, 0.02)), (0.15, 0.13, 0.22)), _BLOOD)
-    for _ in range(random.poisson(14)):
+    for _ in range(random.poisson(7)):
         _fill(volume, in_lungs * _vessel(x, y, z, random), _BLOOD)
     if effusion:
         side = lungs[int(random.random() < 0.5)]
         # the patient lies on the back: fluid gathers there, with a level
         _fill(volume, side * (y > random.uniform(0.52, 0.62)), _FLUID)
     if mass is not None:
-        centre = (0.71 if mass.left else 0.29, 0.45, 0.5) + random.uniform(-1, 1, 3) * (0.05, 0.1, 0.25)
-        _fill(volume, _ball(x, y, z, tuple(centre), (mass.radius, mass.radius, mass.radius)), random.normal(40, 10))
+        centre = (0.71 if mass.left else 0.29, 0.45, 0.5) + random.uniform(-1, 1, 3) * (0.04, 0.07, 0.16)
+        _fill(
+            volume, _ball(x, y, z, tuple(centre), (mass.radius, mass.radius, mass.radius)), random.normal(160, 40)
+        )  # partly calcified
     volume += scanner.offset + scanner.noise * random.standard_normal(shape)
     volume[:, stamp(np.zeros(shape[1:], dtype=np.uint8)) > 0] = _BONE
     return np.round(np.clip(volume, -1024, 3071)).astype(np.int16)

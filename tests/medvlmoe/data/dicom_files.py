@@ -30,7 +30,7 @@ def write_dicom(
     dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
     for key, value in elements.items():
         if value is None:
-            delattr(dataset, key)
+            dataset.pop(key, None)
         else:
             setattr(dataset, key, value)
     if "BitsStored" in elements and "HighBit" not in elements:
