@@ -83,9 +83,8 @@ def chest_volume(
         _fill(volume, side * (y > random.uniform(0.52, 0.62)), _FLUID)
     if mass is not None:
         centre = (0.71 if mass.left else 0.29, 0.45, 0.5) + random.uniform(-1, 1, 3) * (0.04, 0.07, 0.16)
-        _fill(
-            volume, _ball(x, y, z, tuple(centre), (mass.radius, mass.radius, mass.radius)), random.normal(160, 40)
-        )  # partly calcified
+        ball = _ball(x, y, z, tuple(centre), (mass.radius, mass.radius, mass.radius))
+        _fill(volume, ball, random.normal(160, 40))  # partly calcified
     volume += scanner.offset + scanner.noise * random.standard_normal(shape)
     volume[:, stamp(np.zeros(shape[1:], dtype=np.uint8)) > 0] = _BONE
     return np.round(np.clip(volume, -1024, 3071)).astype(np.int16)
