@@ -106,6 +106,7 @@ def simulated_site(run: RunConfig, name: str) -> SiteConfig:
         data_root=run.data.root,
         folder=str(Path(run.output.root) / mode_folder / "sites" / name),
         cache=run.data.cache or str(Path(run.output.root) / "cache"),
+        decode_workers=run.data.workers,
         device=run.device,
     )
 

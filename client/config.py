@@ -20,6 +20,7 @@ class SiteConfig:
         data_root: folder that a relative ``dataset.root`` starts from.
         folder: the site's own folder: optimizer state, log, decoded images.
         cache: folder of decoded images; ``None``: ``<folder>/cache``.
+        decode_workers: threads that decode images into the cache; ``None``: every core.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         precision: overrides the server's ``training.precision``; ``None`` leaves it.
         workers: overrides ``training.workers``.
@@ -31,6 +32,7 @@ class SiteConfig:
     data_root: str | None = None
     folder: str = "site"
     cache: str | None = None
+    decode_workers: int | None = None
     device: str = "auto"
     precision: str | None = None
     workers: int | None = None

@@ -58,6 +58,7 @@ def load_dataset(site: SiteConfig, split: str, label_space: LabelSpace, model: M
         std=std,
         channels=model.vision.channels,
         data_root=site.data_root,
+        workers=site.decode_workers,
     )
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medvlmoe.data.augmentation import NONE
 from medvlmoe.data.cache import decoded_images
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.data.dataset import SiteDataset
 from medvlmoe.data.image_shape import ImageShape
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.labels import LabelSpace
-from medvlmoe.data.loaders.registry import load_index
+from medvlmoe.data.loaders.registry import load_index, site_modality
 from medvlmoe.data.mapped_images import MappedImages
 from medvlmoe.data.patient_data import warn_of_patient_data
 from medvlmoe.data.split import SPLITS
@@ -36,6 +37,7 @@ def build_dataset(
     std: float | Sequence[float] = 0.5,
     channels: int = 3,
     data_root: str | Path | None = None,
+    workers: int | None = None,
 ) -> SiteDataset:
     """One split of a site, ready to train or evaluate on. Decodes the images if the cache does not hold them.
 
@@ -52,6 +54,7 @@ def build_dataset(
         std: the backbone's standard deviation.
         channels: channels of the model's images, 1 or 3; grey images are repeated.
         data_root: folder that the site's relative root is taken from.
+        workers: threads that decode; ``None`` takes every core this process may use.
 
     Raises:
         DataError: files are missing or malformed, or the split is empty.
@@ -65,11 +68,14 @@ def build_dataset(
     warn_of_patient_data(index, Path(cache))
     index = index.take(np.flatnonzero(index.splits == split))
     _refuse_empty(index, split)
+    shape = ImageShape(1 if index.grayscale else channels, image_size, image_depth)
+    augmentation = _augmentation(config, shape, data_root)
     decoded = decoded_images(
         index.images,
-        ImageShape(1 if index.grayscale else channels, image_size, image_depth),
+        shape,
         folder=Path(cache),
         skip_bad=config.on_bad_image == "skip",
+        workers=workers,
     )
     bad = np.zeros(len(index), dtype=bool)
     bad[list(decoded.bad)] = True
@@ -81,7 +87,12 @@ def build_dataset(
     labels_NY[:, label_space.positions_of(index.label_space)] = torch.from_numpy(index.labels_NY)
     input_ids_UL, mask_UL = tokenizer.encode(texts, max_tokens)
     images = MappedImages(
-        decoded.path, np.flatnonzero(~bad), channels, _per_channel(mean, channels), _per_channel(std, channels)
+        decoded.path,
+        np.flatnonzero(~bad),
+        channels,
+        _per_channel(mean, channels),
+        _per_channel(std, channels),
+        augmentation,
     )
     return SiteDataset(
         images=[images],
@@ -93,8 +104,21 @@ def build_dataset(
         study_ids=index.study_ids,
         label_space=label_space,
         left_out=index.left_out,
-        notes=index.notes,
+        notes={**index.notes, "augmentation": augmentation},
     )
+
+
+def _augmentation(config: DatasetConfig, shape: ImageShape, data_root: str | Path | None) -> str:
+    """The training images' augmentation, ``auto`` resolved."""
+    if config.augmentation != "auto":
+        chosen = config.augmentation
+    else:
+        chosen = "volume" if shape.depth is not None else site_modality(config, data_root) or NONE
+    volumes = shape.depth is not None
+    if chosen != NONE and (chosen == "volume") != volumes:
+        images = "volumes" if volumes else "flat images"
+        raise ConfigError(f"{config.folder(data_root)}: augmentation={chosen} is not for {images}; use auto or none")
+    return chosen
 
 
 def _refuse_empty(index: SiteIndex, split: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from medvlmoe.errors import ConfigError
 
 KINDS = ("chestxray14", "chexpert", "mimic_cxr", "pathmnist", "retinamnist", "manifest")
+MODALITIES = ("chest", "pathology", "fundus", "volume")
 MEDMNIST_SIZES = (28, 64, 128, 224)
 UNCERTAIN_POLICIES = ("ignore", "zeros", "ones", "irvin5", "lsr")
 
@@ -38,6 +39,9 @@ class DatasetConfig:
             and unknown in validation and test (``lsr``).
         label_seed: seed of the soft targets of ``uncertain=lsr``.
         blank: labels that CheXpert and MIMIC-CXR leave blank become ``zeros`` or unknown (``ignore``).
+        augmentation: random changes of training images (docs/data-pipeline.md): those of ``chest``, ``pathology``,
+            ``fundus`` or ``volume``; ``none``; or ``auto``: what fits the kind, or the manifest's ``modality`` (none
+            where it is not told).
         views: for CheXpert and MIMIC-CXR, ``frontal`` or ``all`` images.
         labeler: for MIMIC-CXR, which program's labels to read: ``chexpert`` or ``negbio``.
         test_labels: for MIMIC-CXR, labels of the test split: ``labeler``, or ``radiologist`` (version 2.1.0).
@@ -63,6 +67,7 @@ class DatasetConfig:
     label_seed: int = 0
     blank: str = "zeros"
     views: str = "frontal"
+    augmentation: str = "auto"
     labeler: str = "chexpert"
     test_labels: str = "labeler"
     reports_root: str | None = None
@@ -75,6 +80,7 @@ class DatasetConfig:
         _one_of("uncertain", self.uncertain, UNCERTAIN_POLICIES)
         _one_of("blank", self.blank, ("zeros", "ignore"))
         _one_of("views", self.views, ("frontal", "all"))
+        _one_of("augmentation", self.augmentation, ("auto", "none", *MODALITIES))
         _one_of("size", self.size, MEDMNIST_SIZES)
         _one_of("labeler", self.labeler, ("chexpert", "negbio"))
         _one_of("test_labels", self.test_labels, ("labeler", "radiologist"))
@@ -110,17 +116,21 @@ class DataConfig:
     Attributes:
         root: folder that relative site roots are taken from; ``None`` means the working folder.
         cache: folder of decoded images; ``None`` leaves the choice to the command.
+        workers: threads that decode images into the cache; ``None`` takes every core the process may use.
         sites: name of a site -> its data.
     """
 
     root: str | None = None
     cache: str | None = None
+    workers: int | None = None
     sites: dict[str, DatasetConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.sites:
             if not name.strip() or name.startswith(".") or "/" in name or "\\" in name or not name.isprintable():
                 raise ConfigError(f"data.sites: the name '{name}' also names a folder; use letters, digits, '_', '-'")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"data.workers={self.workers}: use a whole number of at least 1, or null for every core")
         if self.cache is not None:
             self.cache = str(Path(self.cache).expanduser())
 

@@ -3,6 +3,7 @@
 Shape suffixes: N records, B batch, C H W image, L tokens, U different texts, Y labels of the federation.
 """
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from medvlmoe.data.batch import Batch
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.mapped_images import MappedImages
 from medvlmoe.errors import ConfigError
+from medvlmoe.seeds import derive_seed
 
 
 class SiteDataset(Dataset[Batch]):
@@ -49,9 +51,19 @@ class SiteDataset(Dataset[Batch]):
         self.labels_NY = labels_NY
         self.patient_ids, self.study_ids = patient_ids, study_ids
         self.label_space, self.left_out, self.notes = label_space, left_out, notes
+        self._training_epoch: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.patient_ids)
+
+    def at_epoch(self, seed: int, epoch: int) -> "SiteDataset":
+        """The same records as training sees them in an epoch: augmented, a row by ``seed``, ``epoch`` and its number.
+
+        A data set that was not asked for by epoch, as in validation and testing, gives its images as they are.
+        """
+        view = copy.copy(self)
+        view._training_epoch = (seed, epoch)
+        return view
 
     def __getitem__(self, index: int) -> Batch:
         """A batch of one record."""
@@ -77,12 +89,16 @@ class SiteDataset(Dataset[Batch]):
         )
 
     def _read_images(self, rows_B: npt.NDArray[np.int64]) -> Tensor:
+        seeds_B = None
+        if self._training_epoch is not None:
+            seed, epoch = self._training_epoch
+            seeds_B = np.array([derive_seed(seed, "augmentation", epoch, row) for row in rows_B.tolist()])
         if len(self._images) == 1:
-            return self._images[0].read(rows_B)
+            return self._images[0].read(rows_B, seeds_B)
         member_B = np.searchsorted(self._first_N, rows_B, side="right") - 1
         parts = [np.flatnonzero(member_B == member) for member in range(len(self._images))]
         read = [
-            images.read(rows_B[part] - self._first_N[member])
+            images.read(rows_B[part] - self._first_N[member], None if seeds_B is None else seeds_B[part])
             for member, (images, part) in enumerate(zip(self._images, parts, strict=True))
             if len(part)
         ]

@@ -25,6 +25,12 @@ class BatchSource(Protocol):
         ...
 
 
+def training_view(dataset: BatchSource, seed: int, epoch: int) -> BatchSource:
+    """The rows as training sees them in an epoch: augmented, if the dataset is one that augments."""
+    at_epoch = getattr(dataset, "at_epoch", None)
+    return dataset if at_epoch is None else at_epoch(seed, epoch)
+
+
 def shuffled_batches(row_count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """The rows of every step of an epoch: a permutation cut into batches.
 

@@ -13,7 +13,14 @@ from medvlmoe.data.batch import Batch
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError, DataError
 from medvlmoe.seeds import derive_seed
-from medvlmoe.training.batches import BatchSource, load_batches, ordered_batches, shuffled_batches, split_batch
+from medvlmoe.training.batches import (
+    BatchSource,
+    load_batches,
+    ordered_batches,
+    shuffled_batches,
+    split_batch,
+    training_view,
+)
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.device import deterministic_algorithms, own_random_state, resolve_device
 from medvlmoe.training.evaluation import Evaluation, evaluate_scores
@@ -111,6 +118,7 @@ class Trainer:
         """
         if len(dataset) == 0:
             raise DataError("the training set is empty; check the site's split and root")
+        dataset = training_view(dataset, self.seed, epoch)
         batches = shuffled_batches(len(dataset), self.config.batch_size, self.seed, epoch)
         totals = _EpochTotals(len(self.label_space))
         with own_random_state(self.device), deterministic_algorithms(self.device), _mode(self.model, training=True):

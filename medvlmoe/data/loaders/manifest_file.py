@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.config import MODALITIES, DatasetConfig
 from medvlmoe.data.intensity import AUTOMATIC, Intensity
 from medvlmoe.data.known_labels import canonical_label
 from medvlmoe.data.labels import KNOWN_SPACES, TASKS, LabelSpace
@@ -42,6 +42,7 @@ class Manifest:
     prompt: str = OPENING
     encoding: str | None = None
     intensity: Intensity = AUTOMATIC
+    modality: str | None = None
 
     def columns(self) -> list[str]:
         """Every column that the table must have."""
@@ -81,7 +82,7 @@ def _find(name: str, root: Path) -> tuple[str, str]:
 def _checked(path: str, values: dict[str, Any]) -> Manifest:
     kinds: dict[str, type] = {"labels": dict, "classes": dict, "context": dict, "window": list, "percentiles": list}
     for key in ("table", "image", "task", "label_space", "text", "patient", "study", "split", "class", "prompt",
-                "encoding"):  # fmt: skip
+                "encoding", "modality"):  # fmt: skip
         kinds[key] = str
     for key, value in values.items():
         if key not in kinds:
@@ -92,6 +93,8 @@ def _checked(path: str, values: dict[str, Any]) -> Manifest:
         if key not in values:
             raise ConfigError(f"{path}: the key '{key}' is missing")
     mappings = {key: _texts_of(path, key, values.get(key, {})) for key in ("labels", "classes", "context")}
+    if values.get("modality", MODALITIES[0]) not in MODALITIES:
+        raise ConfigError(f"{path}: modality is '{values['modality']}'; use one of {', '.join(MODALITIES)}")
     space, classes = _label_space(path, values, mappings["labels"], mappings["classes"])
     manifest = Manifest(
         path=path,
@@ -110,6 +113,7 @@ def _checked(path: str, values: dict[str, Any]) -> Manifest:
         prompt=values.get("prompt", OPENING),
         encoding=values.get("encoding"),
         intensity=_intensity(path, values),
+        modality=values.get("modality"),
     )
     _refuse_leaks(manifest)
     return manifest

@@ -28,6 +28,14 @@ _RECORD_READERS: dict[str, Callable[[DatasetConfig, Path, Problems], Records]] =
     "mimic_cxr": mimic_cxr.read_records,
 }
 
+_MODALITY_OF_KIND = {
+    "chestxray14": "chest",
+    "chexpert": "chest",
+    "mimic_cxr": "chest",
+    "pathmnist": "pathology",
+    "retinamnist": "fundus",
+}
+
 
 def load_index(config: DatasetConfig, data_root: str | Path | None = None) -> SiteIndex:
     """All records of a site with their splits, checked; no image is opened.
@@ -79,6 +87,18 @@ def site_label_space(config: DatasetConfig, data_root: str | Path | None = None)
         if config.kind == "manifest"
         else LabelSpace.known(SPACE_OF_KIND[config.kind])
     )
+
+
+def site_modality(config: DatasetConfig, data_root: str | Path | None = None) -> str | None:
+    """What the site's images show: ``chest``, ``pathology``, ``fundus``, ``volume``, or ``None`` if it is not told.
+
+    Raises:
+        DataError: there is no such folder.
+        ConfigError: the manifest is missing or malformed.
+    """
+    if config.kind != "manifest":
+        return _MODALITY_OF_KIND[config.kind]
+    return load_manifest(config, existing_folder(config, data_root)).modality
 
 
 def existing_folder(config: DatasetConfig, data_root: str | Path | None) -> Path:

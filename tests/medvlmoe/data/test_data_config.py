@@ -33,6 +33,11 @@ def test_mistakes_are_named(values, message):
     assert "\n" not in str(caught.value)
 
 
+def test_workers_must_be_at_least_one():
+    with pytest.raises(ConfigError, match=r"data\.workers=0: use a whole number of at least 1, or null"):
+        from_mapping(DataConfig, {"workers": 0})
+
+
 @pytest.mark.parametrize("name", ["real", "phantom"])
 def test_packaged_configurations(name):
     values = yaml.safe_load((importlib.resources.files("configs") / "data" / f"{name}.yaml").read_text())

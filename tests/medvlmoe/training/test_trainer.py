@@ -95,6 +95,24 @@ def test_workers_change_no_bit(make_trainer, make_dataset) -> None:
     assert alone.evaluate(make_dataset(9)) == helped.evaluate(make_dataset(9))
 
 
+def test_training_asks_for_its_epoch_and_evaluation_does_not(make_trainer, make_dataset) -> None:
+    rows = make_dataset(20)
+
+    class Changing(type(rows)):
+        def at_epoch(self, seed: int, epoch: int) -> object:
+            asked.append((seed, epoch))
+            return make_dataset(20, seed=7)
+
+    asked: list[tuple[int, int]] = []
+    dataset = Changing(**vars(rows))
+    trainer, other = make_trainer(), make_trainer()
+    assert trainer.train_epoch(dataset, 3).mean_loss == other.train_epoch(make_dataset(20, seed=7), 3).mean_loss
+    assert asked == [(trainer.seed, 3)]
+    assert torch.equal(trainer.predict(dataset), trainer.predict(rows))
+    trainer.evaluate(dataset)
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("parts", [2, 3, 8])
 def test_accumulation_equals_the_whole_batch(make_trainer, make_dataset, parts: int) -> None:
     options = {"dropout": 0.0, "auxiliary": False, "batch_size": 16}
