@@ -16,7 +16,7 @@ from client.config import SiteConfig, read_site_config
 from client.site import evaluate, introduce, train
 from medvlmoe.configuration import compose
 from medvlmoe.data.config import DatasetConfig
-from medvlmoe.errors import CheckpointError, ConfigError, DataError
+from medvlmoe.errors import CheckpointError, ConfigError, DataError, LocalProcessError
 from strategies import error_codes
 from strategies.messages import (
     InvalidMessageError,
@@ -35,6 +35,7 @@ ERROR_CODES: dict[type[Exception], int] = {
     CheckpointError: error_codes.FILES,
     InvalidMessageError: error_codes.MALFORMED_REQUEST,
     MemoryError: error_codes.OUT_OF_MEMORY,
+    LocalProcessError: error_codes.OUT_OF_MEMORY,  # nothing else kills a process as often
 }
 
 
@@ -108,6 +109,7 @@ def simulated_site(run: RunConfig, name: str) -> SiteConfig:
         cache=run.data.cache or str(Path(run.output.root) / "cache"),
         decode_workers=run.data.workers,
         device=run.device,
+        devices=run.devices,
     )
 
 

@@ -22,6 +22,7 @@ class SiteConfig:
         cache: folder of decoded images; ``None``: ``<folder>/cache``.
         decode_workers: threads that decode images into the cache; ``None``: every core.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        devices: how many GPUs share each batch, or ``all``; on a CPU, how many processes.
         precision: overrides the server's ``training.precision``; ``None`` leaves it.
         workers: overrides ``training.workers``.
         accumulate: micro-batches a step, for a GPU too small for the batch; ``None`` leaves the server's choice.
@@ -34,6 +35,7 @@ class SiteConfig:
     cache: str | None = None
     decode_workers: int | None = None
     device: str = "auto"
+    devices: int | str = 1
     precision: str | None = None
     workers: int | None = None
     accumulate: int | None = None

@@ -95,6 +95,7 @@ def _trainer(site: SiteConfig, request: RoundConfig) -> tuple[Trainer, MedVLMoE]
         request.label_space,
         seed=request.seed,
         device=site.device,
+        devices=site.devices,
         total_epochs=request.rounds * request.local_epochs,
     )
     return trainer, model

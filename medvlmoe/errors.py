@@ -31,6 +31,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, cannot be written, or belongs to another configuration."""
 
 
+class LocalProcessError(UserError):
+    """A process that this one started to train on a further device is gone, most often for want of memory."""
+
+
 class QuorumError(UserError):
     """Too few sites took part for the federation to go on."""
 

@@ -107,6 +107,7 @@ def _fit(
         sites.label_space,
         seed=config.seed,
         device=config.device,
+        devices=config.devices,
         total_epochs=epochs,
     )
     trainer.fit(train, validation, checkpoint_folder=checkpoints, resume=config.resume)

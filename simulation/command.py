@@ -19,7 +19,7 @@ from medvlmoe.model.image_classifier import ImageClassifier
 from medvlmoe.model.medvlmoe import MedVLMoE
 from medvlmoe.run_folder import RunFolder
 from medvlmoe.training import Trainer
-from medvlmoe.training.device import resolve_device
+from medvlmoe.training.device import resolve_devices
 from medvlmoe.training.precision import resolve_precision
 from simulation.alone import run_alone, run_centralized, summarize
 from simulation.federated import run_federated
@@ -80,7 +80,15 @@ def evaluate(arguments: list[str]) -> int:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its tensors are not those of the model it describes; copy it again") from error
-    trainer = Trainer(model, config.training, label_space, seed=config.seed, device=config.device, total_epochs=1)
+    trainer = Trainer(
+        model,
+        config.training,
+        label_space,
+        seed=config.seed,
+        device=config.device,
+        devices=config.devices,
+        total_epochs=1,
+    )
     found = {name: trainer.evaluate(dataset) for name, dataset in sites.split("test").items()}
     summary = summarize("evaluate", config.seed, 0, found, 0.0)
     print_table(rows_of({"evaluate": summary}), f"{path}, test split of each site")
@@ -98,7 +106,7 @@ def _configure(arguments: list[str]) -> RunConfig | None:
 
 def _refuse_early(config: RunConfig, modes: list[str]) -> None:
     """Find mistakes that would otherwise show only at the sites, or after hours in a later mode of ``compare``."""
-    resolve_precision(config.training.precision, resolve_device(config.device))
+    resolve_precision(config.training.precision, resolve_devices(config.device, config.devices)[0])
     wanted, there = config.federation.sites, len(config.data.sites)
     if wanted is not None and wanted > there:
         raise ConfigError(f"federation.sites={wanted}, but data.sites has {there}; leave it unset in a simulation")

@@ -42,6 +42,7 @@ class RunConfig:
         resume: go on with the run of this name if there is one.
         checkpoint: ``medvlmoe evaluate``: the checkpoint.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        devices: how many GPUs of this machine share each batch, or ``all``; on a CPU, how many processes.
         model: architecture.
         data: the sites and their data.
         training: optimizer, schedule, precision.
@@ -57,6 +58,7 @@ class RunConfig:
     resume: bool = False
     checkpoint: str | None = None
     device: str = "auto"
+    devices: int | str = 1
     model: MedVLMoEConfig = field(default_factory=MedVLMoEConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

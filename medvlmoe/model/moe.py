@@ -3,6 +3,7 @@
 Shapes: N routed units (samples, or image tokens), F fused width 2d, K experts, J chosen experts per unit (top-k).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -47,6 +48,8 @@ class SparseMoE(nn.Module):
 
     Attributes:
         routed_samples_K: units sent to each expert in training mode since the last reset (int64, not in checkpoints).
+        sum_counts: set while several processes compute one batch: adds up their counts per expert, so that balance
+            loss and ``routed_samples_K`` are those of the whole batch; ``None`` for one process.
     """
 
     routed_samples_K: Tensor
@@ -62,6 +65,7 @@ class SparseMoE(nn.Module):
         self.router = nn.Linear(width, config.experts, bias=False)  # row k belongs to expert k
         self.experts = nn.ModuleList(Expert(width, hidden_size or width) for _ in range(config.experts))
         self.register_buffer("routed_samples_K", torch.zeros(config.experts, dtype=torch.int64), persistent=False)
+        self.sum_counts: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, fused_NF: Tensor) -> tuple[Tensor, Tensor, RoutingDecision]:
         """Route, run the experts, combine.
@@ -71,9 +75,11 @@ class SparseMoE(nn.Module):
         """
         routing = self._route(fused_NF)
         counts_K = torch.bincount(routing.expert_index_BJ.flatten(), minlength=len(self.experts))
+        output_NF = self._run_experts(fused_NF, routing, counts_K)
+        if self.sum_counts is not None:
+            counts_K = self.sum_counts(counts_K)
         if self.training:
             self.routed_samples_K += counts_K
-        output_NF = self._run_experts(fused_NF, routing, counts_K)
         if self.residual:
             output_NF = output_NF + fused_NF
         balance = self.balance_factor * balance_sum(routing.probabilities_BK, counts_K)

@@ -46,6 +46,8 @@ class TextEncoder(nn.Module):
         prefix = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"
         if enabled:
             getattr(self.model, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
+            # Needed by reentrant checkpointing only, and it would run the backward pass through a frozen encoder too.
+            self.model.disable_input_require_grads()
         else:
             getattr(self.model, f"{prefix}_checkpointing_disable")()
 

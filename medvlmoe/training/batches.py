@@ -1,7 +1,7 @@
 """Rows of a dataset as batches, in an order that depends on the seed and the epoch only."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medvlmoe.data.batch import Batch
 from medvlmoe.seeds import seeded_generator
+from medvlmoe.training.rank import Rank
 
 Value = TypeVar("Value")
 
@@ -64,14 +65,50 @@ def load_batches(dataset: BatchSource, batches: list[list[int]], workers: int) -
     )
 
 
-def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
-    """Cut a batch into up to ``parts`` micro-batches of nearly equal size, in order."""
-    sizes = [len(chunk) for chunk in torch.arange(len(batch)).tensor_split(parts) if len(chunk)]
+@dataclass(frozen=True)
+class Share:
+    """What one process does of a batch.
+
+    Attributes:
+        micro_batches: its rows, cut into the parts that are computed one after the other; every process has as many.
+        batch_rows: rows of the whole batch.
+        is_divided: whether the other processes have the other rows. Otherwise this one has them all: because it is
+            alone, or because there are fewer rows than processes, and then every process computes the whole batch.
+    """
+
+    micro_batches: list[list[int]]
+    batch_rows: int
+    is_divided: bool
+
+    @property
+    def rows(self) -> list[int]:
+        """All its rows."""
+        return [row for micro_batch in self.micro_batches for row in micro_batch]
+
+
+def share_of(rows: list[int], accumulate: int, rank: Rank) -> Share:
+    """Cut a batch into up to ``accumulate`` micro-batches, and each of these among the processes, in order.
+
+    The parts are nearly equal and none is empty.
+    """
+    if rank.world_size == 1 or len(rows) < rank.world_size:
+        return Share(_cut(rows, min(accumulate, len(rows))), len(rows), is_divided=False)
+    micro_batches = _cut(rows, min(accumulate, len(rows) // rank.world_size))
+    own = [_cut(micro_batch, rank.world_size)[rank.number] for micro_batch in micro_batches]
+    return Share(own, len(rows), is_divided=True)
+
+
+def split_batch(batch: Batch, sizes: Iterable[int]) -> Iterator[Batch]:
+    """Cut a batch into micro-batches of these sizes, in order."""
     start = 0
     for size in sizes:
         rows = slice(start, start + size)
         yield replace(batch, **{field.name: getattr(batch, field.name)[rows] for field in fields(batch)})
         start += size
+
+
+def _cut(rows: list[int], parts: int) -> list[list[int]]:
+    return [chunk.tolist() for chunk in torch.tensor(rows).tensor_split(parts)]
 
 
 def _unchanged(value: Value) -> Value:

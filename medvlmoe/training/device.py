@@ -27,6 +27,36 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def resolve_devices(device: str, devices: int | str) -> list[torch.device]:
+    """The device of each local process that trains.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
+        devices: how many, one process each. ``all`` is every GPU, or one process on a machine without any. On a CPU a
+            number of processes share its cores.
+
+    Raises:
+        ConfigError: there are not so many, or not of this device.
+    """
+    first = resolve_device(device)
+    if str(devices) != "all" and not (str(devices).isdecimal() and int(devices) >= 1):
+        raise ConfigError(f"devices={devices}: use a whole number of at least 1, or all")
+    if str(devices) == "1" or (devices == "all" and first.type != "cuda"):
+        return [first]
+    if first.type == "cuda":
+        there = torch.cuda.device_count()
+        if first.index is not None:
+            raise ConfigError(
+                f"devices={devices}: device={device} is one GPU; use device=cuda, and CUDA_VISIBLE_DEVICES to choose"
+            )
+        if devices != "all" and int(devices) > there:
+            raise ConfigError(f"devices={devices}: there are {there} GPUs; use all")
+        return [torch.device("cuda", index) for index in range(there if devices == "all" else int(devices))]
+    if first.type != "cpu":
+        raise ConfigError(f"devices={devices}: only CUDA and the CPU train with several processes; use devices=1")
+    return [first] * int(devices)
+
+
 @contextmanager
 def deterministic_algorithms(device: torch.device) -> Iterator[None]:
     """Choose kernels whose result does not depend on timing; the previous choice comes back afterwards.

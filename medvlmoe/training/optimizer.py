@@ -1,6 +1,6 @@
 """AdamW with one learning rate for the encoders and one for the rest, and its state as named tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +89,20 @@ def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
         raise CheckpointError(f"the optimizer state has an unknown tensor '{extra}'")
     optimizer.state.clear()
     optimizer.state.update(state)
+
+
+def allocate_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer, names: Iterable[str]) -> None:
+    """Give the parameters of these names, and no others, a state of arbitrary values that are yet to be received."""
+    parameters = trainable_parameters(model)
+    optimizer.state.clear()
+    for name in names:
+        parameter = parameters[name]
+        optimizer.state[parameter] = {
+            kind: torch.zeros((), device=parameter.device)
+            if kind == "step"
+            else torch.empty_like(parameter, requires_grad=False)
+            for kind in _STATE_NAMES
+        }
 
 
 def _copy_for(parameter: nn.Parameter, kind: str, name: str, stored: Tensor | None) -> Tensor:

@@ -1,10 +1,12 @@
 """The one trainer: centralized runs, hospital sites and simulations all call it. Shape suffixes: N rows, Y labels."""
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +17,22 @@ from medvlmoe.errors import ConfigError, DataError
 from medvlmoe.seeds import derive_seed
 from medvlmoe.training.batches import (
     BatchSource,
+    Share,
     load_batches,
     ordered_batches,
+    share_of,
     shuffled_batches,
     split_batch,
     training_view,
 )
 from medvlmoe.training.config import TrainingConfig
-from medvlmoe.training.device import deterministic_algorithms, own_random_state, resolve_device
+from medvlmoe.training.data_parallel import Network
+from medvlmoe.training.device import deterministic_algorithms, own_random_state, resolve_devices
+from medvlmoe.training.epoch import MEND_LOSS, EpochResult, EpochTotals
 from medvlmoe.training.evaluation import Evaluation, evaluate_scores
 from medvlmoe.training.fit import EpochRecord, FitResult, fit
-from medvlmoe.training.losses import count_known, label_loss
+from medvlmoe.training.local_processes import Task, local_processes
+from medvlmoe.training.losses import BlockCounts, count_known, label_loss
 from medvlmoe.training.metrics import scores_from_logits
 from medvlmoe.training.optimizer import (
     build_optimizer,
@@ -35,37 +42,20 @@ from medvlmoe.training.optimizer import (
     trainable_parameters,
 )
 from medvlmoe.training.precision import Precision, resolve_precision
+from medvlmoe.training.rank import Rank
+from medvlmoe.training.replica import Replica
 from medvlmoe.training.schedule import learning_rate_factor, step_progress
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochResult:
-    """One pass over the training rows.
-
-    Attributes:
-        mean_loss: loss per row, balance loss included.
-        mean_auxiliary_loss: the balance loss alone.
-        samples: rows seen.
-        steps: optimizer steps, those left out included.
-        skipped_steps: steps that loss scaling left out for a non-finite gradient.
-        observed_labels_Y: int64, known entries of each label among the rows.
-        learning_rate_factor: share of the peak learning rates in the last step.
-    """
-
-    mean_loss: float
-    mean_auxiliary_loss: float
-    samples: int
-    steps: int
-    skipped_steps: int
-    observed_labels_Y: Tensor
-    learning_rate_factor: float
-
-
 class Trainer:
-    """Trains and evaluates a model on one device.
+    """Trains and evaluates a model on one device or several.
 
-    What an epoch does depends on the weights, the optimizer state, the rows, the seed and the number of the epoch,
-    and on nothing else: not on what was evaluated in between, nor on which Trainer or process ran the epochs before.
+    What an epoch does depends on the weights, the optimizer state, the rows, the seed, the number of the epoch and the
+    number of devices, and on nothing else: not on what was evaluated in between, nor on which Trainer or process ran
+    the epochs before. The number of devices changes dropout masks, router noise and the order of additions only.
+
+    With several devices this process keeps model and optimizer and computes on the first device. The others have a
+    process each, which receives weights and optimizer state with every call and keeps nothing.
 
     Args:
         model: called with ``(image_BCHW, input_ids_BL, attention_mask_BL)``; its output has ``logits_BY`` and
@@ -74,10 +64,13 @@ class Trainer:
         label_space: the labels of the model's Y outputs.
         seed: of the order of rows, dropout and the bootstrap.
         device: for example ``cpu``, ``cuda:0`` or ``auto``.
+        devices: how many of them, or ``all``; see :func:`medvlmoe.training.device.resolve_devices`.
         total_epochs: length of the learning rate schedule; ``None`` takes ``config.epochs``.
+        rank: which of the processes that share a batch this is. Only the processes that a Trainer starts give it.
 
     Raises:
-        ConfigError: the device is not there or cannot train in the configured precision, or nothing is trainable.
+        ConfigError: the device is not there or cannot train in the configured precision, a batch has fewer rows than
+            there are devices, or nothing is trainable.
     """
 
     def __init__(
@@ -88,12 +81,21 @@ class Trainer:
         *,
         seed: int,
         device: str | torch.device = "cpu",
+        devices: int | str = 1,
         total_epochs: int | None = None,
+        rank: Rank | None = None,
     ) -> None:
         self.config = config
         self.label_space = label_space
         self.seed = seed
-        self.device = resolve_device(str(device))
+        self.devices = resolve_devices(str(device), devices)
+        self.device = self.devices[0]
+        self.rank = rank or Rank(0, len(self.devices))
+        if config.batch_size < len(self.devices):
+            raise ConfigError(
+                f"training.batch_size={config.batch_size} has fewer rows than there are devices ({len(self.devices)}); "
+                "use fewer devices or a larger batch"
+            )
         self.total_epochs = total_epochs or config.epochs
         self.precision = Precision(resolve_precision(config.precision, self.device), self.device.type)
         self.model = model.to(self.device)
@@ -118,19 +120,8 @@ class Trainer:
         """
         if len(dataset) == 0:
             raise DataError("the training set is empty; check the site's split and root")
-        dataset = training_view(dataset, self.seed, epoch)
-        batches = shuffled_batches(len(dataset), self.config.batch_size, self.seed, epoch)
-        totals = _EpochTotals(len(self.label_space))
-        with own_random_state(self.device), deterministic_algorithms(self.device), _mode(self.model, training=True):
-            torch.manual_seed(derive_seed(self.seed, "epoch", epoch))
-            for step, batch in enumerate(load_batches(dataset, batches, self.config.workers)):
-                factor = self._set_learning_rate(step_progress(epoch, step, len(batches)))
-                loss, auxiliary_loss, taken = self._step(batch, f"epoch {epoch}, step {step}")
-                totals.add(batch, loss, auxiliary_loss, taken)
-                if on_step is not None:
-                    on_step(step + 1, len(batches))
-        self.optimizer.zero_grad(set_to_none=True)  # as large as the model, and of no use until the next epoch
-        return totals.result(factor, epoch)
+        with self._together(_train_epoch, dataset, epoch, with_optimizer=True):
+            return self._train_share(dataset, epoch, on_step)
 
     def predict(self, dataset: BatchSource) -> Tensor:
         """Probabilities of all rows, in the dataset's order: float64 on the CPU, shape N x Y."""
@@ -205,30 +196,88 @@ class Trainer:
         set_learning_rate(self.optimizer, factor)
         return factor
 
-    def _step(self, batch: Batch, place: str) -> tuple[float, float, bool]:
-        """One optimizer step; its loss, the balance loss in it, and whether the step was taken."""
-        counts = count_known(batch.labels_BY, self.label_space)
+    @contextmanager
+    def _together(
+        self, task: Task, *arguments: object, with_optimizer: bool = False
+    ) -> Iterator[Callable[[], list[Any]]]:
+        """Let the other devices' processes do ``task`` meanwhile; gives what collects their results."""
+        if len(self.devices) == 1:
+            yield list
+            return
+        replica = Replica.of(self, with_optimizer=with_optimizer)
+        with local_processes(self.devices).running(task, replica, *arguments) as collect:
+            replica.share_numbers(self)
+            yield collect
+
+    def _train_share(
+        self, dataset: BatchSource, epoch: int, on_step: Callable[[int, int], None] | None = None
+    ) -> EpochResult:
+        """This process's share of an epoch; the result is that of all processes."""
+        batches = shuffled_batches(len(dataset), self.config.batch_size, self.seed, epoch)
+        shares = [share_of(rows, self.config.accumulate, self.rank) for rows in batches]
+        totals = EpochTotals(len(self.label_space), self.rank)
+        network = Network(self.model, self.rank, self.device)
+        stream = ("epoch", epoch) if self.rank.is_first else ("epoch", epoch, "process", self.rank.number)
+        with own_random_state(self.device), deterministic_algorithms(self.device), _mode(self.model, training=True):
+            torch.manual_seed(derive_seed(self.seed, *stream))
+            view = training_view(dataset, self.seed, epoch)
+            loaded = load_batches(view, [share.rows for share in shares], self.config.workers)
+            for step, (share, batch) in enumerate(zip(shares, loaded, strict=True)):
+                factor = self._set_learning_rate(step_progress(epoch, step, len(shares)))
+                totals.add(share, batch, *self._step(network, share, batch, f"epoch {epoch}, step {step}"))
+                if on_step is not None:
+                    on_step(step + 1, len(shares))
+        self.optimizer.zero_grad(set_to_none=True)  # as large as the model, and of no use until the next epoch
+        return totals.result(factor, epoch)
+
+    def _step(self, network: Network, share: Share, batch: Batch, place: str) -> tuple[float, float, bool]:
+        """One optimizer step; this process's share of the loss, of the balance loss in it, and if it was taken."""
+        counts = self._batch_counts(share, batch)
         loss_sum = auxiliary_sum = 0.0
         self.optimizer.zero_grad(set_to_none=True)  # an idle expert's gradient must be None, not 0: AdamW decays at 0
-        for part in split_batch(batch, self.config.accumulate):
+        for number, part in enumerate(split_batch(batch, map(len, share.micro_batches)), start=1):
             part = part.to(self.device)
-            with self.precision.autocast():
-                output = self.model(part.image_BCHW, part.input_ids_BL, part.attention_mask_BL)
-            loss = label_loss(output.logits_BY, part.labels_BY, self.label_space, counts, self.config.ordinal)
-            auxiliary_loss = output.auxiliary_loss * (len(part) / len(batch))
-            loss = loss + auxiliary_loss
-            loss_sum += loss.item()
-            auxiliary_sum += auxiliary_loss.item()
-            if not math.isfinite(loss_sum) and not self.precision.scales_loss:
-                raise ConfigError(f"the loss became not finite at {place}; {_MEND_LOSS}")
-            self.precision.backward(loss)
+            with network.micro_batch(share, is_last=number == len(share.micro_batches)):
+                with self.precision.autocast():
+                    output = network(part.image_BCHW, part.input_ids_BL, part.attention_mask_BL)
+                loss = label_loss(output.logits_BY, part.labels_BY, self.label_space, counts, self.config.ordinal)
+                auxiliary_loss = output.auxiliary_loss * (len(part) / share.batch_rows)
+                loss = loss + auxiliary_loss
+                loss_sum += loss.item()
+                auxiliary_sum += auxiliary_loss.item()
+                if not math.isfinite(loss_sum) and not self.precision.scales_loss:
+                    raise ConfigError(f"the loss became not finite at {place}; {MEND_LOSS}")
+                self.precision.backward(loss * network.loss_factor(share))
         parameters = trainable_parameters(self.model).values()
         taken = self.precision.step(self.optimizer, parameters, self.config.gradient_clip)
         return loss_sum, auxiliary_sum, taken
 
+    def _batch_counts(self, share: Share, batch: Batch) -> list[BlockCounts]:
+        counts = count_known(batch.labels_BY, self.label_space)
+        if not share.is_divided:
+            return counts
+        summed = self.rank.sum(torch.tensor([(count.rows, count.terms) for count in counts]))
+        return [BlockCounts(rows, terms) for rows, terms in summed.tolist()]
+
     def _forward_all(self, dataset: BatchSource) -> "_Rows":
         batches = ordered_batches(range(len(dataset)), self.config.batch_size)
-        logits, labels, patient_ids = [], [], []
+        if len(batches) < 2:
+            return self._joined([self._forward(dataset, batches)])
+        bounds = [len(batches) * place // len(self.devices) for place in range(len(self.devices) + 1)]
+        shares = [batches[start:end] for start, end in itertools.pairwise(bounds)]
+        with self._together(_forward, dataset, shares) as collect:
+            return self._joined([self._forward(dataset, shares[0]), *collect()])
+
+    def _joined(self, parts: Sequence["_Rows"]) -> "_Rows":
+        logits_NY = torch.cat([part.logits_NY for part in parts])
+        if not logits_NY.isfinite().all():
+            raise ConfigError(f"the model's outputs are not finite; {MEND_LOSS}")
+        patient_ids = [patient for part in parts for patient in part.patient_ids]
+        return _Rows(logits_NY, torch.cat([part.labels_NY for part in parts]), patient_ids)
+
+    def _forward(self, dataset: BatchSource, batches: list[list[int]]) -> "_Rows":
+        empty = torch.zeros(0, len(self.label_space))
+        logits, labels, patient_ids = [empty], [empty], []
         with (
             own_random_state(self.device),
             deterministic_algorithms(self.device),
@@ -242,14 +291,7 @@ class Trainer:
                 with self.precision.autocast():
                     output = self.model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)
                 logits.append(output.logits_BY.float().cpu())
-        empty = torch.zeros(0, len(self.label_space))
-        logits_NY = torch.cat([empty, *logits])
-        if not logits_NY.isfinite().all():
-            raise ConfigError(f"the model's outputs are not finite; {_MEND_LOSS}")
-        return _Rows(logits_NY, torch.cat([empty, *labels]), patient_ids)
-
-
-_MEND_LOSS = "lower the learning rate or use training.precision=float32"
+        return _Rows(torch.cat(logits), torch.cat(labels), patient_ids)
 
 
 @dataclass(frozen=True)
@@ -259,36 +301,29 @@ class _Rows:
     patient_ids: list[str]
 
 
-class _EpochTotals:
-    """Sums over the steps of an epoch; steps whose loss overflowed count as steps but not in the mean."""
+def _replicated(rank: Rank, device: torch.device, replica: Replica) -> Trainer:
+    """The first process's trainer in another process."""
+    trainer = Trainer(
+        replica.empty_model(device),
+        replica.config,
+        replica.label_space,
+        seed=replica.seed,
+        device=device,
+        total_epochs=replica.total_epochs,
+        rank=rank,
+    )
+    replica.share_numbers(trainer)
+    return trainer
 
-    def __init__(self, label_count: int) -> None:
-        self._observed_labels_Y = torch.zeros(label_count, dtype=torch.int64)
-        self._loss = self._auxiliary_loss = 0.0
-        self._finite_rows = self._rows = self._steps = self._skipped_steps = 0
 
-    def add(self, batch: Batch, loss: float, auxiliary_loss: float, taken: bool) -> None:
-        self._observed_labels_Y += (~batch.labels_BY.isnan()).sum(dim=0)
-        self._rows += len(batch)
-        self._steps += 1
-        self._skipped_steps += not taken
-        if math.isfinite(loss):
-            self._finite_rows += len(batch)
-            self._loss += loss * len(batch)
-            self._auxiliary_loss += auxiliary_loss * len(batch)
+def _train_epoch(rank: Rank, device: torch.device, replica: Replica, dataset: BatchSource, epoch: int) -> None:
+    _replicated(rank, device, replica)._train_share(dataset, epoch)
 
-    def result(self, factor: float, epoch: int) -> EpochResult:
-        if self._finite_rows == 0:
-            raise ConfigError(f"the loss was not finite in any step of epoch {epoch}; {_MEND_LOSS}")
-        return EpochResult(
-            mean_loss=self._loss / self._finite_rows,
-            mean_auxiliary_loss=self._auxiliary_loss / self._finite_rows,
-            samples=self._rows,
-            steps=self._steps,
-            skipped_steps=self._skipped_steps,
-            observed_labels_Y=self._observed_labels_Y,
-            learning_rate_factor=factor,
-        )
+
+def _forward(
+    rank: Rank, device: torch.device, replica: Replica, dataset: BatchSource, shares: list[list[list[int]]]
+) -> _Rows:
+    return _replicated(rank, device, replica)._forward(dataset, shares[rank.number])
 
 
 @contextmanager
