@@ -11,6 +11,41 @@ from medvlmoe.errors import ConfigError
 
 
 @dataclass(kw_only=True)
+class ConnectionConfig:
+    """How the site reaches the federation (``server:`` in ``site.yaml``).
+
+    Attributes:
+        address: ``host:port`` of the SuperLink's public door, without ``https://``.
+        root_certificates: PEM file of the authority that signed the server's certificate.
+        key: the site's own private key (P-384, as ``ssh-keygen -t ecdsa -b 384`` writes it); mode 0600.
+        runtime_port: port on this machine where the SuperNode serves its ClientApp; one for each SuperNode.
+        health_address: ``host:port`` where the SuperNode answers gRPC health checks; ``None``: it answers none.
+    """
+
+    address: str
+    root_certificates: str
+    key: str
+    runtime_port: int = 9094
+    health_address: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("address", "health_address"):
+            value = getattr(self, name)
+            if value is not None:
+                _refuse_other_than_host_and_port(f"server.{name}", value)
+
+    @property
+    def host(self) -> str:
+        """The server's host, without the brackets of an IPv6 address."""
+        return self.address.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return int(self.address.rpartition(":")[2])
+
+
+@dataclass(kw_only=True)
 class SiteConfig:
     """One hospital site (``site.yaml``).
 
@@ -26,6 +61,7 @@ class SiteConfig:
         precision: overrides the server's ``training.precision``; ``None`` leaves it.
         workers: overrides ``training.workers``.
         accumulate: micro-batches a step, for a GPU too small for the batch; ``None`` leaves the server's choice.
+        server: the way to the federation; ``None`` in a simulation.
     """
 
     name: str
@@ -39,21 +75,29 @@ class SiteConfig:
     precision: str | None = None
     workers: int | None = None
     accumulate: int | None = None
+    server: ConnectionConfig | None = None
 
 
 def read_site_config(path: Path) -> SiteConfig:
-    """Read ``site.yaml``; relative folders start from the file's own folder.
+    """Read ``site.yaml``; relative folders and files start from the file's own folder.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has an unknown key.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
     config = from_mapping(SiteConfig, values or {})
-    for name in ("folder", "cache", "data_root"):
-        value = getattr(config, name)
-        if value is not None:
-            setattr(config, name, str(path.parent / value))
+    for holder, names in ((config, ("folder", "cache", "data_root")), (config.server, ("root_certificates", "key"))):
+        for name in names if holder is not None else ():
+            value = getattr(holder, name)
+            if value is not None:
+                setattr(holder, name, str(path.parent / Path(value).expanduser()))
     return config
+
+
+def _refuse_other_than_host_and_port(key: str, value: str) -> None:
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isdecimal() and 0 < int(port) < 65536) or "/" in host:
+        raise ConfigError(f"{key}={value}: write host:port without https://, such as superlink.example.org:443")
