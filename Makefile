@@ -9,7 +9,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install quickstart test test-long lint clean
+.PHONY: install quickstart federation-demo nginx test test-long lint clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,15 @@ quickstart: install
 	$(BIN)/medvlmoe phantom root=runs/phantom images_per_site=300
 	$(BIN)/medvlmoe simulate experiment=quickstart
 
+# A whole federation over TLS on this machine: SuperLink, nginx, three hospitals, `flwr run`; ends with a table.
+federation-demo: install nginx
+	$(BIN)/medvlmoe federation-demo
+
+# The public door of a federation, and of the tests that start one.
+nginx:
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || $$( [ "$$(id -u)" = 0 ] || echo sudo ) sh -c \
+	    'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends nginx-light >/dev/null'
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,7 +39,7 @@ lint: install
 test: lint
 	$(BIN)/pytest -m "not long" -n $(TEST_PROCESSES)
 
-test-long: install
+test-long: install nginx
 	$(BIN)/pytest -m long
 
 clean:

@@ -39,3 +39,7 @@ class QuorumError(UserError):
     """Too few sites took part for the federation to go on."""
 
     exit_code = EXIT_NO_QUORUM
+
+
+class FederationError(UserError):
+    """A process of a federation did not start, or a run of it failed."""

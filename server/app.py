@@ -12,6 +12,7 @@ from medvlmoe.configuration import compose, to_mapping
 from medvlmoe.data.known_labels import SUBSETS
 from medvlmoe.errors import QuorumError
 from medvlmoe.files import copy_file
+from medvlmoe.logs import show_progress
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from server.global_model import GlobalModel
 from server.roster import Roster
@@ -28,6 +29,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation that ``overrides`` of the Flower run configuration describes."""
+    show_progress("medvlmoe", "strategies", "server")
     run_federation(grid, compose(RunConfig, shlex.split(str(context.run_config.get("overrides", "")))))
 
 
