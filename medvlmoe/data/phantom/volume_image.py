@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from medvlmoe.data.phantom.mark import stamp
 
-Field = npt.NDArray[np.float32]
+Field = npt.NDArray[np.floating]
 
 # Hounsfield units
 _AIR, _LUNG, _TISSUE, _BLOOD, _BONE, _FLUID = -1000.0, -820.0, 30.0, 45.0, 380.0, 8.0
