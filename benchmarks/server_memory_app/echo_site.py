@@ -1,0 +1,44 @@
+"""A site without data: it introduces itself and sends every model back as it came."""
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from medvlmoe.data.labels import LabelSpace
+from strategies.messages import (
+    SiteIntroduction,
+    SiteUpdate,
+    build_evaluation_reply,
+    build_introduction,
+    build_reply,
+    read_request,
+)
+
+app = ClientApp()
+
+
+@app.query()
+def introduce(message: Message, context: Context) -> Message:
+    name = str(context.node_config["site"])
+    introduction = SiteIntroduction(name=name, label_space=LabelSpace.known("chexpert"), version="0.1.0")
+    return Message(build_introduction(introduction), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    request, tensors, codec = read_request(message.content)
+    experts, labels = request.model.moe.experts, len(request.label_space.labels)
+    update = SiteUpdate(
+        round=request.round,
+        tensors=tensors,
+        examples=100.0,
+        routed_samples_K=[25.0] * experts,  # type: ignore[arg-type]
+        observed_labels_Y=[100.0] * labels,  # type: ignore[arg-type]
+        metrics={"validation_auc": 0.5},
+    )
+    return Message(build_reply(update, codec), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    request, _, _ = read_request(message.content)
+    return Message(build_evaluation_reply(request.round, {"test/auc": 0.5, "test/n": 10.0}), reply_to=message)
