@@ -112,6 +112,8 @@ def _refuse_early(config: RunConfig, modes: list[str]) -> None:
         raise ConfigError(f"federation.sites={wanted}, but data.sites has {there}; leave it unset in a simulation")
     if "yardstick" in modes:
         vision = config.model.vision
+        if vision.depth is not None:
+            raise ConfigError("compare=[yardstick] reads flat images, and model.vision=vit3d volumes; leave it out")
         with torch.device("meta"):
             ImageClassifier(config.simulation.yardstick, 1, image_size=vision.image_size, channels=vision.channels)
 
