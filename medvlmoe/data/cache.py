@@ -69,7 +69,7 @@ def decoded_images(
         DataError: an image cannot be decoded (named), images changed while they were decoded, or the cache cannot be
             written (disk full).
     """
-    fingerprints = _fingerprints(images)
+    fingerprints = source_fingerprints(images)
     path = folder / f"images-{_key(fingerprints, shape)}.npy"
     bad = _finished(path, (len(images), *shape.dimensions))
     if bad is None:
@@ -89,7 +89,8 @@ def decoded_images(
     return DecodedImages(path, bad)
 
 
-def _fingerprints(images: ImageSource) -> list[str]:
+def source_fingerprints(images: ImageSource) -> list[str]:
+    """A line for each image that changes when its file changes; many files are asked for at once."""
     rows = np.arange(len(images))
     blocks = [rows[start : start + _STATUS_BLOCK] for start in range(0, len(images), _STATUS_BLOCK)]
     with ThreadPoolExecutor(_STATUS_THREADS) as pool:
@@ -214,7 +215,7 @@ def _refuse_full_disk(path: Path, needed: int) -> None:
 
 def _refuse_changed(partial: PartialFile, images: ImageSource, fingerprints: list[str]) -> None:
     """Images that changed while they were decoded may be read half old, half new."""
-    now = _fingerprints(images)
+    now = source_fingerprints(images)
     changed = [before for before, after in zip(fingerprints, now, strict=True) if before != after]
     if changed:
         partial.discard()
