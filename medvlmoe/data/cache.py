@@ -85,7 +85,8 @@ def decoded_images(
             ) from error
     _refuse_bad(bad, skip_bad)
     with contextlib.suppress(OSError):  # the cache may be someone else's, or read-only
-        os.utime(path)  # its time of change tells when it was last used
+        for file in (path, _bad_file(path)):
+            os.utime(file)  # their time of change tells when they were last used
     return DecodedImages(path, bad)
 
 

@@ -222,10 +222,12 @@ def test_what_nobody_went_on_with_is_removed_after_a_week(images, tmp_path):
 
 
 def test_the_time_of_change_tells_the_last_use(images, tmp_path):
-    path = decoded_images(images, SHAPE, folder=tmp_path / "cache").path
-    os.utime(path, (0, 0))
     decoded_images(images, SHAPE, folder=tmp_path / "cache")
-    assert path.stat().st_mtime > 0
+    files = list((tmp_path / "cache").iterdir())
+    for file in files:
+        os.utime(file, (0, 0))
+    decoded_images(images, SHAPE, folder=tmp_path / "cache")
+    assert [file.stat().st_mtime > 0 for file in files] == [True, True]
 
 
 @dataclass(frozen=True)
