@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from medvlmoe.data.index import LazyTexts
 from medvlmoe.data.loaders.report_store import ReportStore
-from medvlmoe.data.report_sections import leak_free_context
+from medvlmoe.data.report_context import leak_free_context
 from medvlmoe.data.text import prompt
 
 
