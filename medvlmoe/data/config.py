@@ -10,6 +10,8 @@ KINDS = ("chestxray14", "chexpert", "mimic_cxr", "pathmnist", "retinamnist", "ma
 MODALITIES = ("chest", "pathology", "fundus", "volume")
 MEDMNIST_SIZES = (28, 64, 128, 224)
 UNCERTAIN_POLICIES = ("ignore", "zeros", "ones", "irvin5", "lsr")
+TEXT_OF_REPORTS = ("report", "redacted")
+"""Values of ``text`` with which the model reads what was written about the images: it may name the label."""
 
 
 @dataclass(kw_only=True)
@@ -28,9 +30,10 @@ class DatasetConfig:
         partition_index: which of them this site is, from 0.
         allow_subset: images of the table that are not on disk are left out and counted instead of an error.
         on_bad_image: ``error``, or ``skip`` to leave out and count images that cannot be decoded.
-        text: ``context`` (leak-free context), ``demographics`` (age, sex, view), ``none`` (a constant prompt) or
-            ``report`` (the report or note itself: it may name the target).
-        allow_label_leak: must be true for ``text=report``.
+        text: ``context`` (leak-free context), ``demographics`` (age, sex, view), ``none`` (a constant prompt),
+            ``report`` (the report or note itself: it may name the target) or ``redacted`` (the same without the
+            sentences that name a label; it may still give it away). docs/text.md.
+        allow_label_leak: must be true for ``text=report`` and ``text=redacted``; their results are stamped LEAKY.
         prompt: constant opening sentence instead of the site's default.
         manifest: for ``kind=manifest``, the YAML file: a path relative to ``root``, or the name of a packaged one.
         size: for MedMNIST, which published resolution to read: 28, 64, 128 or 224.
@@ -76,7 +79,7 @@ class DatasetConfig:
         _one_of("kind", self.kind, KINDS)
         _one_of("split", self.split, ("official", "patient"))
         _one_of("on_bad_image", self.on_bad_image, ("error", "skip"))
-        _one_of("text", self.text, ("context", "demographics", "none", "report"))
+        _one_of("text", self.text, ("context", "demographics", "none", *TEXT_OF_REPORTS))
         _one_of("uncertain", self.uncertain, UNCERTAIN_POLICIES)
         _one_of("blank", self.blank, ("zeros", "ignore"))
         _one_of("views", self.views, ("frontal", "all"))
@@ -94,14 +97,17 @@ class DatasetConfig:
                 f"data set partition_index={self.partition_index}: use 0 to {self.partition_count - 1} "
                 f"for partition_count={self.partition_count}"
             )
-        if self.text == "report" and not self.allow_label_leak:
-            raise ConfigError("data set text=report may name the target; set allow_label_leak=true to accept that")
+        if self.text in TEXT_OF_REPORTS and not self.allow_label_leak:
+            raise ConfigError(
+                f"data set text={self.text} may name the target; set allow_label_leak=true to accept that, and that "
+                "every result is stamped LEAKY"
+            )
         if self.manifest is not None and self.kind != "manifest":
             raise ConfigError(f"data set manifest={self.manifest} needs kind=manifest, not {self.kind}")
         if self.reports_root is not None and self.kind != "mimic_cxr":
             raise ConfigError(f"data set reports_root={self.reports_root} needs kind=mimic_cxr, not {self.kind}")
-        if self.text == "report" and self.kind not in ("mimic_cxr", "manifest"):
-            raise ConfigError(f"data set text=report: {self.kind} has no reports")
+        if self.text in TEXT_OF_REPORTS and self.kind not in ("mimic_cxr", "manifest"):
+            raise ConfigError(f"data set text={self.text}: {self.kind} has no reports")
 
     def folder(self, data_root: str | Path | None) -> Path:
         """The site's folder: ``root``, taken from ``data_root`` if it is relative."""

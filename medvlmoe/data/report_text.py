@@ -1,33 +1,37 @@
 """From a report, or a hospital's note, to the text that the model reads."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from medvlmoe.data.finding_terms import CHEST_TERMS, label_terms, term_pattern
 from medvlmoe.data.report_context import leak_free_context
 
-REPORT_MODES = ("report", "redacted")
-"""Values of ``DatasetConfig.text`` with which the model reads what was written about the images."""
-
 _SENTENCE_END = re.compile(r"\n[\W_]*\n|(?<=[.!?;])(?<!\b\d\.)(?<!\b\d\d\.)\s+|\s+(?=\(?\d{1,2}[.)]\s)")
 
 
-def report_text(report: str, mode: str, *, redact: re.Pattern[str], study_id: str = "") -> str:
-    """The text of one record, in one line.
+def report_reader(
+    mode: str, labels: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None
+) -> Callable[[str, str], str]:
+    """What turns a report and its study id into the text of a record, in one line.
 
     Args:
-        report: the whole report.
         mode: ``context`` (leak-free sections of a MIMIC-style report), ``report`` (all of it) or ``redacted`` (without
-            the sentences that name a finding, denied or not).
-        redact: what names a finding, see :func:`redaction_pattern`.
-        study_id: MIMIC's study number, for ``context``.
+            the sentences that name a label, denied or not).
+        labels: labels of the site, for ``redacted``.
+        synonyms: further terms by label, as a manifest declares them.
     """
     if mode == "context":
-        return leak_free_context(report, study_id)
-    if mode == "redacted":
-        sentences = (" ".join(sentence.split()) for sentence in _SENTENCE_END.split(report))
-        return " ".join(sentence for sentence in sentences if sentence and not redact.search(sentence))
-    return " ".join(report.split())
+        return leak_free_context
+    if mode == "report":
+        return lambda report, study_id: " ".join(report.split())
+    pattern = redaction_pattern(labels, synonyms)
+    return lambda report, study_id: redacted(report, pattern)
+
+
+def redacted(report: str, pattern: re.Pattern[str]) -> str:
+    """The report without the sentences in which ``pattern`` is found."""
+    sentences = (" ".join(sentence.split()) for sentence in _SENTENCE_END.split(report))
+    return " ".join(sentence for sentence in sentences if sentence and not pattern.search(sentence))
 
 
 def redaction_pattern(labels: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None) -> re.Pattern[str]:

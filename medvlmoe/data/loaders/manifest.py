@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.config import TEXT_OF_REPORTS, DatasetConfig
 from medvlmoe.data.images import ImageFiles
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.loaders.columns import label_codes, missing_images, one_hot, take_down
@@ -14,6 +14,7 @@ from medvlmoe.data.loaders.columns import splits_by_value as read_splits
 from medvlmoe.data.loaders.label_policy import resolve_uncertain
 from medvlmoe.data.loaders.manifest_file import Manifest, load_manifest
 from medvlmoe.data.problems import Problems
+from medvlmoe.data.report_text import report_reader
 from medvlmoe.data.split import TEST, TRAIN, VALIDATION
 from medvlmoe.data.tables import read_table
 from medvlmoe.data.text import prompts
@@ -101,10 +102,11 @@ def _splits(
 
 
 def _texts(manifest: Manifest, config: DatasetConfig, table: pd.DataFrame) -> list[str]:
-    if config.text == "report":
+    if config.text in TEXT_OF_REPORTS:
         if manifest.text is None:
-            raise ConfigError(f"text=report, but {manifest.path} names no text column")
-        return table[manifest.text].tolist()
+            raise ConfigError(f"text={config.text}, but {manifest.path} names no text column")
+        read = report_reader(config.text, manifest.label_space.labels, manifest.synonyms)
+        return [read(report, "") for report in table[manifest.text]]
     nothing = [""] * len(table)
     context = {fact: table[column].tolist() for fact, column in manifest.context.items()}
     return prompts(

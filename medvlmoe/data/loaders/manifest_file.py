@@ -43,6 +43,7 @@ class Manifest:
     encoding: str | None = None
     intensity: Intensity = AUTOMATIC
     modality: str | None = None
+    synonyms: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def columns(self) -> list[str]:
         """Every column that the table must have."""
@@ -80,7 +81,8 @@ def _find(name: str, root: Path) -> tuple[str, str]:
 
 
 def _checked(path: str, values: dict[str, Any]) -> Manifest:
-    kinds: dict[str, type] = {"labels": dict, "classes": dict, "context": dict, "window": list, "percentiles": list}
+    kinds: dict[str, type] = {"labels": dict, "classes": dict, "context": dict, "synonyms": dict}
+    kinds |= {"window": list, "percentiles": list}
     for key in ("table", "image", "task", "label_space", "text", "patient", "study", "split", "class", "prompt",
                 "encoding", "modality"):  # fmt: skip
         kinds[key] = str
@@ -114,6 +116,7 @@ def _checked(path: str, values: dict[str, Any]) -> Manifest:
         encoding=values.get("encoding"),
         intensity=_intensity(path, values),
         modality=values.get("modality"),
+        synonyms=_synonyms(path, values.get("synonyms", {}), space),
     )
     _refuse_leaks(manifest)
     return manifest
@@ -137,6 +140,21 @@ def _texts_of(path: str, key: str, values: Mapping[Any, Any]) -> dict[str, str]:
         if not isinstance(value, str | int | float) or isinstance(value, bool):
             raise ConfigError(f"{path}: '{key}: {name}' must be a text")
     return {str(name): str(value) for name, value in values.items()}
+
+
+def _synonyms(path: str, values: Mapping[Any, Any], space: LabelSpace) -> dict[str, tuple[str, ...]]:
+    own = {label.rpartition("/")[2] for label in space.labels}
+    found = {}
+    for name, terms in values.items():
+        label = canonical_label(str(name))
+        if label not in own:
+            raise ConfigError(f"{path}: synonyms of '{name}', which is none of the labels {', '.join(sorted(own))}")
+        if not isinstance(terms, list) or not all(isinstance(term, str) and term.strip(" *") for term in terms):
+            raise ConfigError(
+                f"{path}: the synonyms of '{name}' must be a list of texts, such as [effusion*, hydrothorax]"
+            )
+        found[label] = tuple(terms)
+    return found
 
 
 def _label_space(

@@ -1,15 +1,18 @@
 """The texts of MIMIC-CXR: view and report. Reports are read when a text is asked for, those of other splits never."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
+from medvlmoe.data.config import TEXT_OF_REPORTS
 from medvlmoe.data.index import LazyTexts
+from medvlmoe.data.known_labels import CHEXPERT
 from medvlmoe.data.loaders.report_store import ReportStore
-from medvlmoe.data.report_context import leak_free_context
+from medvlmoe.data.report_text import report_reader
 from medvlmoe.data.text import prompt
 
 
@@ -18,7 +21,7 @@ class ReportTexts(LazyTexts):
     """One text for each image; the images of a study share its report.
 
     Attributes:
-        mode: ``context`` or ``report``, see :class:`medvlmoe.data.config.DatasetConfig`.
+        mode: ``context``, ``report`` or ``redacted``, see :class:`medvlmoe.data.config.DatasetConfig`.
         opening: constant first sentence.
         views: N views.
         patient_ids: N patients.
@@ -60,9 +63,14 @@ class ReportTexts(LazyTexts):
         study = self.study_ids[row]
         if study not in self._read:
             self._read[study] = self._words(self.reports.read(self.patient_ids[row], study), study)
-        if self.mode == "report":
+        if self.mode in TEXT_OF_REPORTS:
             return self._read[study]
         return " ".join(part for part in (prompt(self.opening, view=self.views[row]), self._read[study]) if part)
 
     def _words(self, report: str, study_id: str) -> str:
-        return " ".join(report.split()) if self.mode == "report" else leak_free_context(report, study_id)
+        return _reader(self.mode)(report, study_id)
+
+
+@cache
+def _reader(mode: str) -> Callable[[str, str], str]:
+    return report_reader(mode, CHEXPERT)

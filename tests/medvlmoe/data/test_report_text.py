@@ -3,13 +3,13 @@ import pytest
 from medvlmoe.data.finding_terms import CHEST_TERMS, label_terms
 from medvlmoe.data.known_labels import CHESTXRAY14, CHEXPERT, DIABETIC_RETINOPATHY
 from medvlmoe.data.phantom.reports import write_report
-from medvlmoe.data.report_text import redaction_pattern, report_text
+from medvlmoe.data.report_text import redaction_pattern, report_reader
 
-CHEST = redaction_pattern(CHEXPERT)
+REDACTED = report_reader("redacted", CHEXPERT)
 
 
 def redacted(report: str) -> str:
-    return report_text(report, "redacted", redact=CHEST)
+    return REDACTED(report, "1")
 
 
 def test_every_chest_label_has_terms_and_they_find_its_own_name():
@@ -57,8 +57,8 @@ def test_the_terms_of_a_hospital_are_its_labels_and_their_synonyms():
 
 def test_report_is_all_of_it_and_context_its_safe_sections():
     report = " INDICATION:  Cough.\n \n IMPRESSION:  Effusion.\n"
-    assert report_text(report, "report", redact=CHEST) == "INDICATION: Cough. IMPRESSION: Effusion."
-    assert report_text(report, "context", redact=CHEST, study_id="1") == "Indication: Cough."
+    assert report_reader("report", CHEXPERT)(report, "1") == "INDICATION: Cough. IMPRESSION: Effusion."
+    assert report_reader("context", CHEXPERT)(report, "1") == "Indication: Cough."
 
 
 def test_a_redacted_phantom_report_does_not_depend_on_its_findings():
