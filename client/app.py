@@ -16,7 +16,7 @@ from client.config import SiteConfig, read_site_config
 from client.site import evaluate, introduce, train
 from medvlmoe.configuration import compose
 from medvlmoe.data.config import DatasetConfig
-from medvlmoe.errors import CheckpointError, ConfigError, DataError, LocalProcessError
+from medvlmoe.errors import CheckpointError, ConfigError, DataError, LeakError, LocalProcessError
 from strategies import error_codes
 from strategies.messages import (
     InvalidMessageError,
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 ERROR_CODES: dict[type[Exception], int] = {
     ConfigError: error_codes.CONFIGURATION,
+    LeakError: error_codes.TEXT_LEAKS,  # before DataError, of which it is one
     DataError: error_codes.DATA,
     CheckpointError: error_codes.FILES,
     InvalidMessageError: error_codes.MALFORMED_REQUEST,
@@ -104,6 +105,7 @@ def simulated_site(run: RunConfig, name: str) -> SiteConfig:
     return SiteConfig(
         name=name,
         dataset=dataset,
+        leak_audit=run.data.leak_audit,
         data_root=run.data.root,
         folder=str(Path(run.output.root) / mode_folder / "sites" / name),
         cache=run.data.cache or str(Path(run.output.root) / "cache"),

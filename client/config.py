@@ -1,11 +1,12 @@
 """What a hospital decides for itself. The server cannot set any of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 from medvlmoe.configuration import from_mapping
+from medvlmoe.data.audit.config import LeakAuditConfig
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.errors import ConfigError
 
@@ -52,6 +53,7 @@ class SiteConfig:
     Attributes:
         name: the hospital's name in the federation.
         dataset: its data.
+        leak_audit: when its text counts as leaking the labels, and what happens then (docs/text.md).
         data_root: folder that a relative ``dataset.root`` starts from.
         folder: the site's own folder: optimizer state, log, decoded images.
         cache: folder of decoded images; ``None``: ``<folder>/cache``.
@@ -66,6 +68,7 @@ class SiteConfig:
 
     name: str
     dataset: DatasetConfig
+    leak_audit: LeakAuditConfig = field(default_factory=LeakAuditConfig)
     data_root: str | None = None
     folder: str = "site"
     cache: str | None = None

@@ -1,27 +1,34 @@
-"""The model and the data sets that stay in memory between the messages of one process.
+"""The model, the data sets and the leak audits that stay in memory between the messages of one process.
 
 In simulation one process serves every site, and one model is enough: each message brings all that differs between
 sites. A Flower ClientApp process lives for one message only, and there this is simply empty at first.
 """
 
 import json
+import logging
 from pathlib import Path
 
 from client.config import SiteConfig
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data import LabelSpace, SiteDataset, build_dataset, load_tokenizer, site_label_space
+from medvlmoe.data.audit.leak_audit import LEAKS, SUSPICIOUS, LeakAudit, audit_site, refuse_leak
+from medvlmoe.data.config import TEXT_OF_REPORTS
 from medvlmoe.model import MedVLMoE, MedVLMoEConfig, build_model, image_normalisation
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 
 _models: dict[str, MedVLMoE] = {}
 _datasets: dict[str, SiteDataset] = {}
+_audits: dict[str, LeakAudit] = {}
 
 
 def forget() -> None:
     """Start anew: a second run in one process must see what has changed on disk since."""
     _models.clear()
     _datasets.clear()
+    _audits.clear()
 
 
 def resident_model(config: MedVLMoEConfig, label_count: int, seed: int) -> MedVLMoE:
@@ -60,6 +67,25 @@ def load_dataset(site: SiteConfig, split: str, label_space: LabelSpace, model: M
         data_root=site.data_root,
         workers=site.decode_workers,
     )
+
+
+def resident_audit(site: SiteConfig) -> LeakAudit | None:
+    """What the leak audit finds in the site's text; ``None`` where the site leaves it out.
+
+    Raises:
+        LeakError: the text leaks the labels, and the site has not accepted that.
+    """
+    if site.leak_audit.action == "skip":
+        return None
+    key = json.dumps([to_mapping(site.dataset), site.data_root, to_mapping(site.leak_audit)])
+    found = _audits.get(key)
+    if found is None:
+        found = _audits[key] = audit_site(site.dataset, site.leak_audit, site.data_root)
+        if found.verdict in (LEAKS, SUSPICIOUS):
+            logger.warning("site %s: %s", site.name, found.words())
+    if site.leak_audit.action == "fail" and site.dataset.text not in TEXT_OF_REPORTS:
+        refuse_leak(found)
+    return found
 
 
 def own_label_space(site: SiteConfig) -> LabelSpace:

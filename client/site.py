@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from client.config import SiteConfig
+from client.facts import audit_numbers, data_facts
 from client.resident import SPLITS, own_label_space, resident_dataset, resident_model
 from client.state import OptimizerStates
 from medvlmoe.model import MedVLMoE
@@ -35,7 +36,11 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
         site: the site's own configuration.
         request: the round's configuration.
         tensors: global parameters.
+
+    Raises:
+        LeakError: the site's text leaks its labels.
     """
+    text_numbers = audit_numbers(site, request.run)
     trainer, model = _trainer(site, request)
     load_exchanged(model, tensors)
     states = OptimizerStates(Path(site.folder), request.run)
@@ -69,12 +74,18 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
             "train_seconds": round(train_seconds, 3),
             "left_out": float(sum(train_set.left_out.values())),
             **{f"validation_{name}": value for name, value in _metrics(validation).items()},
+            **data_facts(site, text_numbers, train_set.left_out),
         },
     )
 
 
 def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor]) -> dict[str, Metric]:
-    """Metrics of the received model on the splits that the request names, keys ``split/metric``."""
+    """Metrics of the received model on the splits that the request names, keys ``split/metric``; and the data's facts.
+
+    Raises:
+        LeakError: the site's text leaks its labels.
+    """
+    text_numbers = audit_numbers(site, request.run)
     trainer, model = _trainer(site, request)
     load_exchanged(model, tensors)
     metrics: dict[str, Metric] = {}
@@ -84,6 +95,7 @@ def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch
         dataset = resident_dataset(site, split, request.label_space, request.model)
         found = trainer.evaluate(dataset, intervals=request.intervals)
         metrics.update({f"{split}/{name}": value for name, value in _metrics(found).items()})
+        metrics.update(data_facts(site, text_numbers, dataset.left_out))
     return metrics
 
 

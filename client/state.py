@@ -13,6 +13,17 @@ from medvlmoe.files import load_tensors, save_tensors
 _KEPT = 2
 
 
+def run_folder(folder: Path, run: str) -> Path:
+    """Where a site keeps what belongs to one run.
+
+    Raises:
+        ValueError: the run's identity is not a plain name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", run):
+        raise ValueError("the server's run identity is not a plain name")
+    return folder / "state" / run
+
+
 class OptimizerStates:
     """Optimizer state of one run at one site, by round.
 
@@ -25,9 +36,7 @@ class OptimizerStates:
     """
 
     def __init__(self, folder: Path, run: str) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", run):
-            raise ValueError("the server's run identity is not a plain name")
-        self.folder = folder / "state" / run
+        self.folder = run_folder(folder, run)
 
     def before(self, server_round: int) -> dict[str, torch.Tensor] | None:
         """The state after this site's last round before ``server_round``; ``None`` if it has taken part in none."""

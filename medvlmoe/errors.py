@@ -27,6 +27,10 @@ class DataError(UserError):
     """A data set, table or image is missing or malformed."""
 
 
+class LeakError(DataError):
+    """A site's text tells its labels."""
+
+
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, cannot be written, or belongs to another configuration."""
 

@@ -3,12 +3,15 @@
 import logging
 import math
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from medvlmoe import stamps
 from medvlmoe.configuration import compose, to_mapping
+from medvlmoe.data.audit.leak_audit import summary_of_numbers
 from medvlmoe.data.known_labels import SUBSETS
 from medvlmoe.errors import QuorumError
 from medvlmoe.files import copy_file
@@ -71,16 +74,20 @@ def _run(loop: RoundLoop, config: RunConfig, folder: RunFolder) -> dict[str, Any
     metrics_by_site = loop.evaluate(("test",))
     if not metrics_by_site:
         raise QuorumError(f"no site could evaluate the final model, {folder.checkpoints / 'final.safetensors'}")
-    summary = summarize(config, metrics_by_site, loop.state.round, folder.seconds())
+    summary = summarize(config, metrics_by_site, loop.state.round, folder.seconds(), loop.state.stamps)
     folder.write_summary(summary)
     return summary
 
 
 def summarize(
-    config: RunConfig, metrics_by_site: dict[str, dict[str, Metric]], rounds: int, seconds: float
+    config: RunConfig,
+    metrics_by_site: dict[str, dict[str, Metric]],
+    rounds: int,
+    seconds: float,
+    model_stamps: Sequence[str] = (),
 ) -> dict[str, Any]:
     """``summary.json`` of a federated run from the sites' evaluation replies."""
-    sites = {site: _site_summary(metrics) for site, metrics in sorted(metrics_by_site.items())}
+    sites = {site: _site_summary(metrics, model_stamps) for site, metrics in sorted(metrics_by_site.items())}
     defined = [entry["auc"] for entry in sites.values() if entry["auc"] is not None]
     return {
         "mode": "federated",
@@ -88,12 +95,13 @@ def summarize(
         "rounds": rounds,
         "sites": sites,
         "mean_auc": sum(defined) / len(defined) if defined else None,
+        "stamps": stamps.in_order(stamp for entry in sites.values() for stamp in entry["stamps"]),
         "seconds": round(seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
     }
 
 
-def _site_summary(metrics: dict[str, Metric]) -> dict[str, Any]:
+def _site_summary(metrics: dict[str, Metric], model_stamps: Sequence[str]) -> dict[str, Any]:
     def number(name: str) -> float | None:
         value = metrics.get(f"test/{name}")
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
@@ -114,4 +122,6 @@ def _site_summary(metrics: dict[str, Metric]) -> dict[str, Any]:
             for subset in SUBSETS
             if number(f"subset/{subset.name}/labels_averaged") is not None
         },
+        **summary_of_numbers(metrics),
+        "stamps": stamps.in_order([*model_stamps, *stamps.of_numbers(metrics)]),
     }

@@ -21,11 +21,13 @@ class ServerState:
         round: last finished round, 0 before the first.
         auc_by_round: mean validation AUC over the sites of the model after a round (0: the initial model).
         expert_moved_in: round in which each expert last changed, 0 for never.
+        stamps: what the data of any merged site has stamped the model with, see :mod:`medvlmoe.stamps`.
     """
 
     round: int = 0
     auc_by_round: dict[int, float] = field(default_factory=dict)
     expert_moved_in: list[int] = field(default_factory=list)
+    stamps: list[str] = field(default_factory=list)
 
     def best_round(self) -> int | None:
         """The earliest round with the highest mean validation AUC. The untrained model (round 0) is none of them."""

@@ -10,6 +10,7 @@ import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from medvlmoe import stamps
 from medvlmoe.errors import CheckpointError, QuorumError
 from medvlmoe.model.groups import parameter_group
 from medvlmoe.run_folder import RunFolder
@@ -130,6 +131,9 @@ class RoundLoop:
         state.expert_moved_in = [
             server_round if now else earlier for now, earlier in zip(moved, state.expert_moved_in, strict=True)
         ]
+        state.stamps = stamps.in_order(
+            [*state.stamps, *(stamp for part in record.merged.values() for stamp in stamps.of_numbers(part.metrics))]
+        )
         state.round = server_round
         line = {
             "round": server_round,
@@ -156,7 +160,9 @@ class RoundLoop:
 
     def _save(self, tensors: dict[str, torch.Tensor]) -> None:
         """Save the model after ``state.round``, and from now on read it from there."""
-        self.checkpoints.save(self.state, tensors, self.model.metadata(round=self.state.round))
+        self.checkpoints.save(
+            self.state, tensors, self.model.metadata(round=self.state.round, stamps=self.state.stamps)
+        )
         self.model.read_from(self.checkpoints.file_of(self.state.round))
 
     def _site_lines(self) -> dict[str, dict[str, Any]]:

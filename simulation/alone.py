@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from medvlmoe import stamps
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data import SiteDataset, concatenate
 from medvlmoe.files import save_tensors
@@ -28,9 +29,11 @@ def run_centralized(config: RunConfig, sites: SimulatedSites, epochs: int) -> di
     folder = _open_folder(config, "centralized")
     pooled = concatenate(list(sites.split("train").values()))
     trainer = _fit(config, model, sites, pooled, sites.split("validation"), epochs, folder.checkpoints)
-    save_tensors(folder.checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites))
+    save_tensors(
+        folder.checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites, list(sites.sites))
+    )
     found = {name: trainer.evaluate(dataset) for name, dataset in sites.split("test").items()}
-    return _finish(config, "centralized", epochs, found, folder)
+    return _finish(config, "centralized", epochs, found, folder, sites)
 
 
 def run_alone(mode: str, config: RunConfig, sites: SimulatedSites, epochs: int) -> dict[str, Any]:
@@ -52,23 +55,42 @@ def run_alone(mode: str, config: RunConfig, sites: SimulatedSites, epochs: int) 
         validation = {name: splits["validation"]}
         trainer = _fit(config, model, sites, splits["train"], validation, epochs, checkpoints)
         if mode == "local":
-            save_tensors(checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites))
+            save_tensors(checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites, [name]))
         found[name] = trainer.evaluate(splits["test"])
-    return _finish(config, mode, epochs, found, folder)
+    return _finish(config, mode, epochs, found, folder, sites)
 
 
 def summarize(
-    mode: str, seed: int, rounds: int, found: Mapping[str, Evaluation], seconds: float, split: str = "test"
+    mode: str,
+    seed: int,
+    rounds: int,
+    found: Mapping[str, Evaluation],
+    seconds: float,
+    sites: SimulatedSites,
+    model_stamps: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """``summary.json`` from evaluations by site."""
-    sites = {name: {"split": split, **evaluation.to_dict()} for name, evaluation in found.items()}
+    """``summary.json`` from evaluations on the sites' test splits; ``model_stamps``: of what it was trained on."""
+    own_stamps = sites.stamps()
+    entries = {
+        name: {
+            "split": "test",
+            **evaluation.to_dict(),
+            **sites.text_facts(name),
+            "stamps": stamps.in_order([*model_stamps, *own_stamps[name]]),
+        }
+        for name, evaluation in found.items()
+    }
+    if mode == "yardstick":  # it reads no text
+        for entry in entries.values():
+            entry["stamps"] = [stamp for stamp in entry["stamps"] if stamp != stamps.LEAKY]
     defined = [evaluation.auc for evaluation in found.values() if evaluation.auc is not None]
     return {
         "mode": mode,
         "seed": seed,
         "rounds": rounds,
-        "sites": sites,
+        "sites": entries,
         "mean_auc": sum(defined) / len(defined) if defined else None,
+        "stamps": stamps.in_order(stamp for entry in entries.values() for stamp in entry["stamps"]),
         "seconds": round(seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
     }
@@ -115,15 +137,27 @@ def _fit(
 
 
 def _finish(
-    config: RunConfig, mode: str, epochs: int, found: dict[str, Evaluation], folder: RunFolder
+    config: RunConfig,
+    mode: str,
+    epochs: int,
+    found: dict[str, Evaluation],
+    folder: RunFolder,
+    sites: SimulatedSites,
 ) -> dict[str, Any]:
-    summary = summarize(mode, config.seed, epochs, found, folder.seconds())
+    model_stamps = _stamps_of(sites, list(sites.sites)) if mode == "centralized" else []
+    summary = summarize(mode, config.seed, epochs, found, folder.seconds(), sites, model_stamps)
     folder.write_summary(summary)
     return summary
 
 
-def _metadata(config: RunConfig, sites: SimulatedSites) -> dict[str, str]:
+def _stamps_of(sites: SimulatedSites, names: Sequence[str]) -> list[str]:
+    own_stamps = sites.stamps()
+    return stamps.in_order(stamp for name in names for stamp in own_stamps[name])
+
+
+def _metadata(config: RunConfig, sites: SimulatedSites, trained_on: Sequence[str]) -> dict[str, str]:
     return {
         "model": json.dumps(to_mapping(config.model)),
         "label_space": json.dumps(sites.label_space.to_dict()),
+        "stamps": json.dumps(_stamps_of(sites, trained_on)),
     }

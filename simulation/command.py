@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from client import resident
-from medvlmoe.analysis.comparison import markdown, print_table, rows_of
+from medvlmoe import stamps
+from medvlmoe.analysis.comparison import markdown, print_table, rows_of, stamps_of
 from medvlmoe.analysis.report import write_report
 from medvlmoe.configuration import compose, from_mapping, to_yaml
 from medvlmoe.data.labels import LabelSpace
@@ -71,7 +72,8 @@ def evaluate(arguments: list[str]) -> int:
     try:
         model_config = from_mapping(MedVLMoEConfig, json.loads(metadata["model"]))
         label_space = LabelSpace.from_dict(json.loads(metadata["label_space"]))
-    except (ConfigError, ValueError) as error:
+        model_stamps = stamps.in_order(json.loads(metadata.get("stamps", "[]")))
+    except (ConfigError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its description cannot be read ({error}); is it of this version?") from error
     config = dataclasses.replace(config, model=model_config)
     sites = open_sites(config, splits=("test",), label_space=label_space)
@@ -90,8 +92,8 @@ def evaluate(arguments: list[str]) -> int:
         total_epochs=1,
     )
     found = {name: trainer.evaluate(dataset) for name, dataset in sites.split("test").items()}
-    summary = summarize("evaluate", config.seed, 0, found, 0.0)
-    print_table(rows_of({"evaluate": summary}), f"{path}, test split of each site")
+    summary = summarize("evaluate", config.seed, 0, found, 0.0, sites, model_stamps)
+    print_table(rows_of({"evaluate": summary}), f"{path}, test split of each site", summary["stamps"])
     return 0
 
 
@@ -138,10 +140,11 @@ def _report(config: RunConfig, folder: Path, summaries: dict[str, dict[str, Any]
     summary = dict(summaries[first])
     if others:
         summary["compare"] = {mode: summaries[mode] for mode in others}
+    summary["stamps"] = stamps_of(summaries)
     RunFolder(folder, "").write_summary(summary)
     rows = rows_of(summaries)
-    write_text(folder / "table.md", markdown(rows))
+    write_text(folder / "table.md", markdown(rows, summary["stamps"]))
     write_report(folder)
-    print_table(rows, f"Test AUC, 95 % interval (patient bootstrap), seed {config.seed}")
+    print_table(rows, f"Test AUC, 95 % interval (patient bootstrap), seed {config.seed}", summary["stamps"])
     print(f"{folder}/summary.json, report.html, table.md")
     return 0

@@ -6,6 +6,7 @@ FILES = 103
 MALFORMED_REQUEST = 104
 OUT_OF_MEMORY = 105
 REFUSED_BY_POLICY = 106
+TEXT_LEAKS = 107
 UNEXPECTED = 199
 
 NODE_UNAVAILABLE = 5  # Flower's own codes are below 100
@@ -17,6 +18,7 @@ _WORDS = {
     MALFORMED_REQUEST: "malformed request",
     OUT_OF_MEMORY: "out of memory",
     REFUSED_BY_POLICY: "refused by policy",
+    TEXT_LEAKS: "its text leaks the labels",
     UNEXPECTED: "unexpected",
     1: "the app did not load",
     2: "the app raised an exception",

@@ -1,10 +1,14 @@
 """One table for several ways of training on the same sites."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from medvlmoe import stamps
+
+TEXT_ONLY = "text-only AUC"
 
 
 def rows_of(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
@@ -16,28 +20,38 @@ def rows_of(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
         summaries: summary by mode, in the order of the columns.
     """
     names = sorted({name for summary in summaries.values() for name in summary["sites"]})
-    header = ["site", "test images", *(f"{mode} AUC" for mode in summaries)]
+    text_only = {name: text_only_cell(name, summaries) for name in names}
+    audited = any(text_only.values())
+    header = ["site", "test images", *([TEXT_ONLY] if audited else []), *(f"{mode} AUC" for mode in summaries)]
+    blank = [""] * (len(header) - 1 - len(summaries))
     rows = [header]
     for name in names:
         entries = [summary["sites"].get(name) for summary in summaries.values()]
         count = next((str(entry["n"]) for entry in entries if entry), "")
-        rows.append([name, count, *(_cell(entry) for entry in entries)])
+        beside = [text_only[name] or "-"] if audited else []
+        rows.append([name, count, *beside, *(_cell(entry) for entry in entries)])
         for subset in subsets_of(entries):
-            rows.append([f"{name}: {subset}", "", *(_subset_cell(entry, subset) for entry in entries)])
-    rows.append(["mean of sites", "", *(_number(summary["mean_auc"]) for summary in summaries.values())])
+            rows.append([f"{name}: {subset}", *blank, *(_subset_cell(entry, subset) for entry in entries)])
+    rows.append(["mean of sites", *blank, *(_number(summary["mean_auc"]) for summary in summaries.values())])
     return rows
 
 
-def markdown(rows: list[list[str]]) -> str:
-    """The rows as a Markdown table."""
+def stamps_of(summaries: dict[str, dict[str, Any]]) -> list[str]:
+    """The stamps of several ways of training; a table of them bears all."""
+    return stamps.in_order(stamp for summary in summaries.values() for stamp in summary.get("stamps", []))
+
+
+def markdown(rows: list[list[str]], stamped: Sequence[str] = ()) -> str:
+    """The rows as a Markdown table, below what its stamps mean."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "|".join(["---", *["---:"] * (len(rows[0]) - 1)]) + "|")
-    return "\n".join(lines) + "\n"
+    above = [f"**{line.partition(':')[0]}**:{line.partition(':')[2]}\n" for line in stamps.lines(stamped)]
+    return "\n".join([*above, *lines]) + "\n"
 
 
-def print_table(rows: list[list[str]], title: str) -> None:
-    """Print the rows on standard output."""
-    table = Table(*rows[0], title=title)
+def print_table(rows: list[list[str]], title: str, stamped: Sequence[str] = ()) -> None:
+    """Print the rows on standard output, below them what the stamps mean."""
+    table = Table(*rows[0], title=" ".join([*stamped, title]), caption="\n".join(stamps.lines(stamped)) or None)
     for row in rows[1:-1]:
         table.add_row(*row)
     table.add_section()
@@ -63,7 +77,18 @@ def _cell(entry: dict[str, Any] | None) -> str:
     if entry["auc"] is None:
         return "undefined"
     interval = entry["auc_ci"]
-    return _number(entry["auc"]) + (f" [{_number(interval[0])}, {_number(interval[1])}]" if interval else "")
+    text = _number(entry["auc"]) + (f" [{_number(interval[0])}, {_number(interval[1])}]" if interval else "")
+    return f"{text} {stamps.LEAKY}" if stamps.LEAKY in entry.get("stamps", []) else text
+
+
+def text_only_cell(name: str, summaries: dict[str, dict[str, Any]]) -> str | None:
+    """AUC of the text alone, and a word where the leak audit found something; ``None`` without an audit."""
+    entries = (summary["sites"].get(name) for summary in summaries.values())
+    entry = next((entry for entry in entries if entry and "leak_audit" in entry), None)
+    if entry is None:
+        return None
+    verdict = entry["leak_audit"]["verdict"]
+    return _number(entry["text_only_auc"]) + (f" ({verdict})" if verdict in ("leaks", "suspicious") else "")
 
 
 def _number(value: float | None) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 import jinja2
 
-from medvlmoe.analysis.comparison import subsets_of
+from medvlmoe import stamps
+from medvlmoe.analysis.comparison import subsets_of, text_only_cell
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import read_json, read_json_lines, write_text
 
@@ -40,6 +41,7 @@ def write_report(folder: Path) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medvlmoe.analysis", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    modes = {summary["mode"]: summary, **summary.get("compare", {})}
     page = environment.get_template("report.html").render(
         name=folder.name,
         modes=modes,
@@ -49,6 +51,8 @@ def write_report(folder: Path) -> Path:
         rounds=rounds,
         curve=_curve([(line["round"] - 1, line["validation_auc_before"]) for line in rounds]),
         experts=_experts(list(read_json_lines(folder / "ledger.jsonl")), rounds),
+        stamps=stamps.lines(summary.get("stamps", [])),
+        text_only={site: cell for site in summary["sites"] if (cell := text_only_cell(site, modes)) is not None},
         config=(folder / "config.yaml").read_text(encoding="utf-8"),
     )
     path = folder / "report.html"

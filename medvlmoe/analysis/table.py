@@ -6,7 +6,8 @@ from typing import Any
 
 from scipy.stats import t as student_t
 
-from medvlmoe.analysis.comparison import markdown, print_table, subsets_of
+from medvlmoe import stamps
+from medvlmoe.analysis.comparison import TEXT_ONLY, markdown, print_table, subsets_of
 from medvlmoe.errors import ConfigError
 from medvlmoe.files import read_json
 
@@ -15,9 +16,11 @@ def table(arguments: list[str]) -> int:
     """``medvlmoe table RUN [RUN …]``: mean test AUC by site and mode over runs that differ in their seed only."""
     if not arguments or any(argument.startswith("-") for argument in arguments):
         raise ConfigError("say which runs: medvlmoe table runs/real-seed0 runs/real-seed1 runs/real-seed2")
-    rows = rows_over_seeds([read_json(Path(folder) / "summary.json") for folder in arguments])
-    print_table(rows, f"Test AUC: mean over {len(arguments)} seeds, 95 % t-interval over the seeds")
-    print(markdown(rows))
+    summaries = [read_json(Path(folder) / "summary.json") for folder in arguments]
+    rows = rows_over_seeds(summaries)
+    stamped = stamps.in_order(stamp for summary in summaries for stamp in summary.get("stamps", []))
+    print_table(rows, f"Test AUC: mean over {len(arguments)} seeds, 95 % t-interval over the seeds", stamped)
+    print(markdown(rows, stamped))
     return 0
 
 
@@ -38,14 +41,20 @@ def rows_over_seeds(summaries: list[dict[str, Any]]) -> list[list[str]]:
     for entry in by_seed[1:]:
         if set(entry) != set(modes) or any(sorted(entry[mode]["sites"]) != sites for mode in modes):
             raise ConfigError("the runs differ in their modes or sites; compare runs that differ in their seed only")
-    rows = [["site", "test images", *(f"{mode} AUC" for mode in modes)]]
+    text_only = {
+        site: _text_only([entry[mode]["sites"][site] for entry in by_seed for mode in modes]) for site in sites
+    }
+    audited = any(text_only.values())
+    rows = [["site", "test images", *([TEXT_ONLY] if audited else []), *(f"{mode} AUC" for mode in modes)]]
+    blank = [""] * (2 if audited else 1)
     for site in sites:
         counts = {entry[mode]["sites"][site]["n"] for entry in by_seed for mode in modes}
-        cells = [_cell([entry[mode]["sites"][site]["auc"] for entry in by_seed]) for mode in modes]
-        rows.append([site, "/".join(map(str, sorted(counts))), *cells])
+        cells = [_site_cell([entry[mode]["sites"][site] for entry in by_seed]) for mode in modes]
+        beside = [text_only[site] or "-"] if audited else []
+        rows.append([site, "/".join(map(str, sorted(counts))), *beside, *cells])
         for subset in subsets_of(entry[mode]["sites"][site] for entry in by_seed for mode in modes):
-            rows.append([f"{site}: {subset}", "", *(_subset_cell(by_seed, mode, site, subset) for mode in modes)])
-    rows.append(["mean of sites", "", *(_cell([entry[mode]["mean_auc"] for entry in by_seed]) for mode in modes)])
+            rows.append([f"{site}: {subset}", *blank, *(_subset_cell(by_seed, mode, site, subset) for mode in modes)])
+    rows.append(["mean of sites", *blank, *(_cell([entry[mode]["mean_auc"] for entry in by_seed]) for mode in modes)])
     return rows
 
 
@@ -62,6 +71,17 @@ def t_interval(values: list[float]) -> tuple[float, float]:
 def _subset_cell(by_seed: list[dict[str, Any]], mode: str, site: str, subset: str) -> str:
     means = [entry[mode]["sites"][site].get("subset_auc", {}).get(subset, {}) for entry in by_seed]
     return _cell([mean.get("auc") for mean in means])
+
+
+def _site_cell(entries: list[dict[str, Any]]) -> str:
+    leaky = any(stamps.LEAKY in entry.get("stamps", []) for entry in entries)
+    return _cell([entry["auc"] for entry in entries]) + (f" {stamps.LEAKY}" if leaky else "")
+
+
+def _text_only(entries: list[dict[str, Any]]) -> str | None:
+    """AUC of the text alone, which does not depend on the seed; ``None`` without an audit."""
+    known = [entry["text_only_auc"] for entry in entries if entry.get("text_only_auc") is not None]
+    return f"{math.fsum(known) / len(known):.3f}" if known else None
 
 
 def _cell(values: list[float | None]) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from medvlmoe import stamps
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import read_json_lines
 
@@ -35,7 +36,10 @@ def write_events(folder: Path) -> Path:
     target = folder / "tensorboard"
     for old in target.glob("events.out.tfevents.*"):
         old.unlink()
+    stamped = stamps.in_order(s for line in rounds for site in line["sites"].values() for s in stamps.of_numbers(site))
     with SummaryWriter(str(target)) as writer:
+        for line in stamps.lines(stamped):
+            writer.add_text("stamps", line)
         for line in rounds:
             for name, value in scalars(line).items():
                 writer.add_scalar(name, value, line["round"])

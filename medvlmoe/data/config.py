@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medvlmoe.data.audit.config import LeakAuditConfig
 from medvlmoe.errors import ConfigError
 
 KINDS = ("chestxray14", "chexpert", "mimic_cxr", "pathmnist", "retinamnist", "manifest")
@@ -123,12 +124,14 @@ class DataConfig:
         root: folder that relative site roots are taken from; ``None`` means the working folder.
         cache: folder of decoded images; ``None`` leaves the choice to the command.
         workers: threads that decode images into the cache; ``None`` takes every core the process may use.
+        leak_audit: how much the text alone may tell of the labels before a run is refused (docs/text.md).
         sites: name of a site -> its data.
     """
 
     root: str | None = None
     cache: str | None = None
     workers: int | None = None
+    leak_audit: LeakAuditConfig = field(default_factory=LeakAuditConfig)
     sites: dict[str, DatasetConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

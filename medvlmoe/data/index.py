@@ -15,6 +15,9 @@ from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.split import TRAIN, VALIDATION, assign_splits, cut_validation, partition_of, shared_patient
 from medvlmoe.errors import DataError
 
+NOT_ON_DISK = "image not on disk"
+"""Why records are left out with ``allow_subset``."""
+
 
 class ImageSource(Protocol):
     """Images that can be decoded one by one."""

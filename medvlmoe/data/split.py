@@ -23,7 +23,7 @@ def patient_position(patient_id: str, salt: str) -> float:
 
 def assign_splits(patient_ids: Sequence[str], validation_fraction: float, test_fraction: float) -> npt.NDArray[np.str_]:
     """Cut all patients into test, validation and train, in expectation with the given shares."""
-    position = _positions(patient_ids, _PART_SALT)
+    position = patient_positions(patient_ids, _PART_SALT)
     outcome = np.full(len(position), TRAIN, dtype="<U10")
     outcome[position < test_fraction + validation_fraction] = VALIDATION
     outcome[position < test_fraction] = TEST
@@ -34,13 +34,13 @@ def cut_validation(
     patient_ids: Sequence[str], splits: npt.NDArray[np.str_], validation_fraction: float
 ) -> npt.NDArray[np.str_]:
     """Move a share of the training patients to validation."""
-    chosen = _positions(patient_ids, _VALIDATION_SALT) < validation_fraction
+    chosen = patient_positions(patient_ids, _VALIDATION_SALT) < validation_fraction
     return np.where(chosen & (splits == TRAIN), VALIDATION, splits)
 
 
 def partition_of(patient_ids: Sequence[str], count: int) -> npt.NDArray[np.int64]:
     """Which of ``count`` hospitals each record belongs to."""
-    return (_positions(patient_ids, _PARTITION_SALT) * count).astype(np.int64)
+    return (patient_positions(patient_ids, _PARTITION_SALT) * count).astype(np.int64)
 
 
 def shared_patient(patient_ids: Sequence[str], splits: npt.NDArray[np.str_]) -> str | None:
@@ -52,6 +52,7 @@ def shared_patient(patient_ids: Sequence[str], splits: npt.NDArray[np.str_]) -> 
     return None
 
 
-def _positions(patient_ids: Sequence[str], salt: str) -> npt.NDArray[np.float64]:
+def patient_positions(patient_ids: Sequence[str], salt: str) -> npt.NDArray[np.float64]:
+    """:func:`patient_position` of each record's patient."""
     known = {patient: patient_position(patient, salt) for patient in dict.fromkeys(patient_ids)}
     return np.array([known[patient] for patient in patient_ids], dtype=np.float64)

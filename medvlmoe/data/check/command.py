@@ -37,39 +37,37 @@ class CheckConfig:
     report: str | None = None
 
 
-def data(arguments: list[str]) -> int:
+def check(arguments: list[str]) -> int:
     """Run ``medvlmoe data check``; returns the exit code.
 
     Raises:
-        ConfigError: another word than ``check``, an unknown key, or no site.
+        ConfigError: an unknown key, or no site.
     """
-    if not arguments or arguments[0] != "check":
-        raise ConfigError("say what to do: medvlmoe data check data=benchmarks data.root=/data")
     if any(argument in ("-h", "--help") for argument in arguments):
         print(f"{_USAGE}\n\n{to_yaml(CheckConfig())}", end="")
         return 0
-    config = compose(CheckConfig, arguments[1:], config_name="data_check")
+    config = compose(CheckConfig, arguments, config_name="data_check")
     if not config.data.sites:
         raise ConfigError("no sites: add data=benchmarks data.root=FOLDER, or 'data.sites={NAME:{kind:…,root:…}}'")
     terminal = Console()
     console = Console(width=None if terminal.is_terminal else 200, highlight=False, soft_wrap=True)
     checks: list[SiteCheck] = []
     for name, site in config.data.sites.items():
-        check = check_site(name, site, config.data.root)
+        found = check_site(name, site, config.data.root)
         if config.images:
-            decode_all(check)
-        print_check(check, console)
-        checks.append(check)
+            decode_all(found)
+        print_check(found, console)
+        checks.append(found)
     if config.report is not None:
         write_text(Path(config.report).expanduser(), "".join(f"{line}\n" for line in report_lines(checks)))
-    return EXIT_DIFFERENT if any(differences(check) or check.problems.count for check in checks) else 0
+    return EXIT_DIFFERENT if any(differences(found) or found.problems.count for found in checks) else 0
 
 
 def report_lines(checks: Sequence[SiteCheck]) -> list[str]:
     """Everything that was found, nothing left out."""
     lines: list[str] = []
-    for check in checks:
-        lines += [f"{check.name}: differs: {line}" for line in differences(check)]
-        lines += [f"{check.name}: malformed: {line}" for problem in check.problems.found for line in problem.each()]
-        lines += [f"{check.name}: not on disk: {name}" for name in check.missing]
+    for found in checks:
+        lines += [f"{found.name}: differs: {line}" for line in differences(found)]
+        lines += [f"{found.name}: malformed: {line}" for problem in found.problems.found for line in problem.each()]
+        lines += [f"{found.name}: not on disk: {name}" for name in found.missing]
     return lines

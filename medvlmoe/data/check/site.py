@@ -19,7 +19,7 @@ from medvlmoe.data.loaders.manifest_file import load_manifest
 from medvlmoe.data.loaders.medmnist import npz_path
 from medvlmoe.data.loaders.records import Records
 from medvlmoe.data.loaders.registry import existing_folder, has_records, read_index, read_records
-from medvlmoe.data.phantom.generator import is_phantom
+from medvlmoe.data.phantom.mark import is_phantom
 from medvlmoe.data.problems import Problems
 from medvlmoe.data.tables import read_table
 from medvlmoe.errors import ConfigError, DataError

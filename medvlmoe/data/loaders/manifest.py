@@ -8,7 +8,7 @@ import pandas as pd
 
 from medvlmoe.data.config import TEXT_OF_REPORTS, DatasetConfig
 from medvlmoe.data.images import ImageFiles
-from medvlmoe.data.index import SiteIndex
+from medvlmoe.data.index import NOT_ON_DISK, SiteIndex
 from medvlmoe.data.loaders.columns import label_codes, missing_images, one_hot, take_down
 from medvlmoe.data.loaders.columns import splits_by_value as read_splits
 from medvlmoe.data.loaders.label_policy import resolve_uncertain
@@ -64,7 +64,7 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
         notes={"patients": "told by the table" if manifest.patient else "not told: every image is its own"},
     )
     present = np.array([file.exists() for file in files], dtype=bool)  # a volume may be a folder
-    return index.leave_out("image not on disk", missing_images(config, root, names, present, problems))
+    return index.leave_out(NOT_ON_DISK, missing_images(config, root, names, present, problems))
 
 
 def _codes(manifest: Manifest, path: Path, table: pd.DataFrame, problems: Problems) -> npt.NDArray[np.float32]:

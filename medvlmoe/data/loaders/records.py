@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.data.images import ImageFiles
-from medvlmoe.data.index import LazyTexts, SiteIndex
+from medvlmoe.data.index import NOT_ON_DISK, LazyTexts, SiteIndex
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.loaders.columns import missing_images
 from medvlmoe.data.loaders.label_policy import resolve_blank, resolve_uncertain
@@ -90,7 +90,7 @@ def site_index(
     names = [records.names[row] for row in rows.tolist()]
     missing = missing_images(config, root, names, present, problems)
     if missing.any():
-        left_out["image not on disk"] = int(missing.sum())
+        left_out[NOT_ON_DISK] = int(missing.sum())
     rows = rows[~missing]
     kept = rows.tolist()
     codes_NY = resolve_blank(records.codes_NY[rows], config)

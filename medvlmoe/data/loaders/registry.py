@@ -1,9 +1,11 @@
 """Which loader reads which kind of data set."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.finding_terms import label_terms
 from medvlmoe.data.index import SiteIndex, arrange
 from medvlmoe.data.known_labels import SPACE_OF_KIND
 from medvlmoe.data.labels import LabelSpace
@@ -99,6 +101,17 @@ def site_modality(config: DatasetConfig, data_root: str | Path | None = None) ->
     if config.kind != "manifest":
         return _MODALITY_OF_KIND[config.kind]
     return load_manifest(config, existing_folder(config, data_root)).modality
+
+
+def site_terms(config: DatasetConfig, data_root: str | Path | None = None) -> dict[str, re.Pattern[str]]:
+    """For each label of the site's space what names it in a text, a manifest's synonyms included.
+
+    Raises:
+        DataError, ConfigError: as for :func:`site_label_space`.
+    """
+    root = existing_folder(config, data_root)
+    synonyms = load_manifest(config, root).synonyms if config.kind == "manifest" else {}
+    return label_terms(site_label_space(config, data_root).labels, synonyms)
 
 
 def existing_folder(config: DatasetConfig, data_root: str | Path | None) -> Path:

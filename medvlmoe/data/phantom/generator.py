@@ -10,7 +10,7 @@ from typing import Any
 from medvlmoe.data.phantom.chestxray14 import write_chestxray14
 from medvlmoe.data.phantom.chexpert import write_chexpert
 from medvlmoe.data.phantom.config import VOLUMES, PhantomConfig
-from medvlmoe.data.phantom.mark import NOTICE
+from medvlmoe.data.phantom.mark import LABEL_FILE, NOTICE, RECORD_FILE
 from medvlmoe.data.phantom.medmnist_files import write_pathmnist, write_retinamnist
 from medvlmoe.data.phantom.mimic_cxr import write_mimic_cxr
 from medvlmoe.data.phantom.volumes import write_volumes
@@ -20,8 +20,6 @@ from medvlmoe.seeds import derive_seed
 
 # Raise whenever a drawing or a layout changes: older folders are then drawn again.
 GENERATOR_VERSION = 1
-
-LABEL_FILE, RECORD_FILE = "PHANTOM.md", "PHANTOM.json"
 
 # (root, images, image size, seed) -> images written
 _WRITERS: dict[str, Callable[[Path, int, int, int], int]] = {
@@ -71,16 +69,13 @@ def generate_phantoms(config: PhantomConfig) -> dict[str, int]:
             )
             for name in config.benchmarks
         }
+        for folder in _FOLDERS:
+            if (root / folder).is_dir():  # a folder that is moved elsewhere still says what it is
+                (root / folder / LABEL_FILE).write_text(_LABEL)
     except OSError as error:
         raise DataError(f"cannot write phantoms to {root}: {error}; free space or choose another root") from error
     write_json(root / RECORD_FILE, {**wanted, "notice": NOTICE, "images": images})
     return images
-
-
-def is_phantom(folder: Path) -> bool:
-    """Whether the folder of a site was written by :func:`generate_phantoms`."""
-    label = folder.resolve().parent / LABEL_FILE
-    return label.is_file() and label.read_text(encoding="utf-8", errors="replace").startswith(f"# {NOTICE}")
 
 
 def _record(config: PhantomConfig) -> dict[str, Any]:

@@ -8,8 +8,20 @@ from PIL.PngImagePlugin import PngInfo
 
 NOTICE = "PHANTOM: synthetic image drawn by medvlmoe; shows no person; not for diagnosis"
 
+# Beside the folders of the layouts, and the first also inside each of them.
+LABEL_FILE, RECORD_FILE = "PHANTOM.md", "PHANTOM.json"
+
 # A letter P, the same in the same corner of every image, so that it tells nothing about the class.
 _LETTER = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1], [1, 0, 0], [1, 0, 0]], dtype=bool)
+
+
+def is_phantom(folder: Path) -> bool:
+    """Whether the folder of a site was written by ``medvlmoe phantom``."""
+    labels = [place / LABEL_FILE for place in (folder.resolve(), folder.resolve().parent)]
+    return any(
+        label.is_file() and label.read_text(encoding="utf-8", errors="replace").startswith(f"# {NOTICE}")
+        for label in labels
+    )
 
 
 def stamp(pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""The leak audit: how well a site's text alone tells its labels."""

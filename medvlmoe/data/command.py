@@ -1,0 +1,21 @@
+"""The command ``medvlmoe data``: look at a site's data before anything is trained on them."""
+
+from collections.abc import Callable
+
+from medvlmoe.data.audit.command import audit
+from medvlmoe.data.check.command import check
+from medvlmoe.errors import ConfigError
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {"check": check, "audit": audit}
+
+
+def data(arguments: list[str]) -> int:
+    """``medvlmoe data check|audit data=…``: dispatch to the function of the first word.
+
+    Raises:
+        ConfigError: there is no such word.
+    """
+    word, *rest = arguments or [""]
+    if word not in _COMMANDS:
+        raise ConfigError(f"say what to do with the data: medvlmoe data {'|'.join(_COMMANDS)} data=…")
+    return _COMMANDS[word](rest)
