@@ -22,6 +22,7 @@ def read_table(
     encoding: str | None = None,
     declare: str = "save it as UTF-8",
     problems: Problems | None = None,
+    others: bool = True,
 ) -> pd.DataFrame:
     """Read a CSV file (``.gz`` too); every cell is a string without blanks around it, empty where there is none.
 
@@ -31,16 +32,17 @@ def read_table(
         encoding: tried when the file is not UTF-8.
         declare: mend offered for a file in another encoding.
         problems: takes down malformed rows, which are then left out; without it they are an error.
+        others: keep columns that were not asked for too.
 
     Returns:
-        All columns; the index is the line of the file on which the record ends.
+        The columns; the index is the line of the file on which the record ends.
 
     Raises:
         DataError: the file is missing, in another encoding, not a table, or lacks a column.
     """
     text = read_text(path, encoding, declare)
     collected = Problems() if problems is None else problems
-    header, rows, lines = _parsed(path, text, collected)
+    header, rows, lines = _parsed(path, text, collected, None if others else columns)
     if problems is None:
         collected.refuse()
     table = pd.DataFrame(rows, columns=pd.Index(header), index=pd.Index(lines, dtype="int64"), dtype=str)
@@ -83,7 +85,9 @@ def read_text(path: Path, encoding: str | None = None, declare: str = "save it a
         raise DataError(f"{path}: neither UTF-8 ({problem}) nor {encoding} ({error}); {declare}") from error
 
 
-def _parsed(path: Path, text: str, problems: Problems) -> tuple[list[str], list[list[str]], list[int]]:
+def _parsed(
+    path: Path, text: str, problems: Problems, wanted: Sequence[str] | None
+) -> tuple[list[str], list[list[str]], list[int]]:
     first_line = text.partition("\n")[0]
     delimiter = "," if "," in first_line else next((mark for mark in _OTHER_DELIMITERS if mark in first_line), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -94,12 +98,14 @@ def _parsed(path: Path, text: str, problems: Problems) -> tuple[list[str], list[
         # Columns without a name at the end (ChestX-ray14 of 2017 has one) need not be there in the rows.
         needed = max((place + 1 for place, name in enumerate(header) if name), default=0)
         width, before = len(header), reader.line_num
+        kept = range(width) if wanted is None else [header.index(name) for name in wanted if name in header]
         for row in reader:
             if len(row) == width:
-                rows.append([cell.strip() for cell in row])
+                rows.append([row[place].strip() for place in kept])
                 lines.append(reader.line_num)
             elif len(row) >= needed and not any(row[width:]):
-                rows.append([cell.strip() for cell in row[:width]] + [""] * (width - len(row)))
+                row += [""] * (width - len(row))
+                rows.append([row[place].strip() for place in kept])
                 lines.append(reader.line_num)
             elif row:  # else an empty line
                 begun = f", begun on line {before + 1}," if reader.line_num > before + 1 else ""
@@ -115,7 +121,7 @@ def _parsed(path: Path, text: str, problems: Problems) -> tuple[list[str], list[
     if len(set(named)) != len(named):
         twice = next(column for column in named if named.count(column) > 1)
         raise DataError(f"{path}: the column '{twice}' is there twice; rename one")
-    return header, rows, lines
+    return [header[place] for place in kept], rows, lines
 
 
 def _content(path: Path) -> bytes:

@@ -106,7 +106,7 @@ def _table_path(root: Path, name: str) -> Path:
 
 def _views(root: Path, table: pd.DataFrame, problems: Problems) -> pd.Series:
     path = _table_path(root, "2.0.0-metadata")
-    metadata = read_table(path, (_DICOM, _VIEW), problems=problems)
+    metadata = read_table(path, (_DICOM, _VIEW), problems=problems, others=False)
     metadata = take_down_repeated(problems, path, metadata, _DICOM)
     return table[_DICOM].map(metadata.set_index(_DICOM)[_VIEW]).fillna("").str.upper()
 

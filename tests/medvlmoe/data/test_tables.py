@@ -7,7 +7,7 @@ from medvlmoe.data.tables import read_table
 from medvlmoe.errors import DataError
 
 
-def table(tmp_path, content: bytes, *columns: str, **options: str):
+def table(tmp_path, content: bytes, *columns: str, **options):
     (tmp_path / "table.csv").write_bytes(content)
     return read_table(tmp_path / "table.csv", columns, **options)
 
@@ -36,6 +36,13 @@ def test_columns_without_a_name_at_the_end_may_be_missing_in_rows(tmp_path):
     assert read["b"].tolist() == ["2", "4"]
     with pytest.raises(DataError, match="line 3: 1 cells below a header of 3"):
         table(tmp_path, b"a,b,\n1,2\n3\n", "a", "b")
+
+
+def test_only_the_columns_asked_for(tmp_path):
+    read = table(tmp_path, b"a,b,c,\n1, 2 ,3\n4,5,6,\n", "c", "b", others=False)
+    assert read.to_dict("list") == {"c": ["3", "6"], "b": ["2", "5"]}
+    with pytest.raises(DataError, match="no column 'd'"):
+        table(tmp_path, b"a,b\n1,2\n", "d", "b", others=False)
 
 
 def test_every_malformed_row_is_counted_and_the_others_are_kept(tmp_path):

@@ -178,6 +178,15 @@ def test_a_count_beside_the_published_one():
     assert [beside(9, 8, at_least=True), beside(7, 8, at_least=True)] == ["9 ≥ 8", "7 < 8"]
 
 
+def test_the_benchmarks_and_ones_own_file(make_manifest, tmp_path, capsys):
+    code, out = check_command(capsys, "data=benchmarks", f"data.root={tmp_path}")
+    assert code == 4
+    assert out.count("no such folder") == 5
+    root = make_manifest().root
+    (tmp_path / "hospitals.yaml").write_text(f"sites: {{north: {{kind: manifest, root: '{root}'}}}}")
+    assert check_command(capsys, f"data={tmp_path}/hospitals.yaml", "images=true")[0] == 0
+
+
 def test_mistakes_on_the_command_line(capsys):
     with pytest.raises(ConfigError, match="medvlmoe data check data=benchmarks"):
         data(["chekc"])
