@@ -17,5 +17,5 @@ def data(arguments: list[str]) -> int:
     """
     word, *rest = arguments or [""]
     if word not in _COMMANDS:
-        raise ConfigError(f"say what to do with the data: medvlmoe data {'|'.join(_COMMANDS)} data=…")
+        raise ConfigError("say what to do: medvlmoe data check data=benchmarks data.root=/data, or data audit likewise")
     return _COMMANDS[word](rest)

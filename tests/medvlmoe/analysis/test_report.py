@@ -44,3 +44,18 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not finished"):
         write_report(tmp_path)
+
+
+def test_stamps_and_the_text_alone_are_on_the_page(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    assert 'class="stamp"' not in write_report(folder).read_text()
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["stamps"] = ["LEAKY", "PHANTOM"]
+    summary["sites"]["north"] |= {
+        "stamps": ["LEAKY", "PHANTOM"], "text_only_auc": 0.934, "leak_audit": {"verdict": "leaks"}
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = write_report(folder).read_text()
+    assert page.count('<p class="stamp">') == 2
+    assert "<b>LEAKY</b>: the model read text" in page and "0.710 LEAKY" in page
+    assert "<th>text only</th>" in page and "0.934 (leaks)" in page

@@ -1,9 +1,11 @@
+import json
 import math
+from pathlib import Path
 
 import pytest
 
 from medvlmoe.analysis.comparison import markdown, rows_of
-from medvlmoe.analysis.table import rows_over_seeds, t_interval
+from medvlmoe.analysis.table import rows_over_seeds, t_interval, table
 from medvlmoe.errors import ConfigError
 
 
@@ -62,3 +64,52 @@ def test_runs_that_cannot_be_compared_are_refused() -> None:
     del other["compare"]
     with pytest.raises(ConfigError, match="modes"):
         rows_over_seeds([summary(0, 0.7, 0.6), other])
+
+
+def with_text(run: dict, auc: float, verdict: str, stamps: list[str]) -> dict:
+    for mode in (run, run["compare"]["local"]):
+        mode["stamps"] = stamps
+        mode["sites"]["north"] |= {
+            "text_only_auc": auc, "leak_audit": {"verdict": verdict, "auc": auc}, "stamps": stamps
+        }  # fmt: skip
+    return run
+
+
+def test_the_auc_of_the_text_alone_stands_beside_every_result() -> None:
+    whole = with_text(summary(0, 0.71, 0.64), 0.58, "passes", [])
+    rows = rows_of({"federated": whole, "local": whole["compare"]["local"]})
+    assert [row[:4] for row in rows] == [
+        ["site", "test images", "text-only AUC", "federated AUC"],
+        ["north", "12", "0.580", "0.710 [0.100, 0.900]"],
+        ["mean of sites", "", "", "0.710"],
+    ]
+    over_seeds = rows_over_seeds([whole, with_text(summary(1, 0.73, 0.64), 0.58, "passes", [])])
+    assert [row[2] for row in over_seeds] == ["text-only AUC", "0.580", ""]
+    assert {len(row) for row in [*rows, *over_seeds]} == {5}
+
+
+def test_a_leaky_number_says_so_in_its_cell_and_a_table_above_itself() -> None:
+    whole = with_text(summary(0, 0.98, 0.97), 0.95, "leaks", ["LEAKY", "SUBSET"])
+    whole["compare"]["yardstick"] = summary(0, 0.6, 0.6)["compare"]["local"]
+    rows = rows_of({"federated": whole, **whole["compare"]})
+    assert rows[1][2:] == ["0.950 (leaks)", "0.980 [0.100, 0.900] LEAKY", "0.970 [0.100, 0.900] LEAKY",
+                           "0.600 [0.100, 0.900]"]  # fmt: skip
+    first, second, *_ = markdown(rows, ["LEAKY", "SUBSET"]).splitlines()
+    assert first.startswith("**LEAKY**: the model read text") and markdown(rows, ["SUBSET"]).startswith("**SUBSET**")
+    assert second == ""
+    again = with_text(summary(1, 0.98, 0.97), 0.95, "leaks", ["LEAKY"])
+    again["compare"]["yardstick"] = summary(1, 0.6, 0.6)["compare"]["local"]
+    assert [cell.endswith(" LEAKY") for cell in rows_over_seeds([whole, again])[1]] == [False] * 3 + [True] * 2 + [
+        False
+    ]
+
+
+def test_medvlmoe_table_prints_the_stamps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        run = with_text(summary(seed, 0.7, 0.6), 0.95, "leaks", ["LEAKY"] if seed else [])
+        (tmp_path / str(seed) / "summary.json").write_text(json.dumps(run))
+    table([str(tmp_path / "0"), str(tmp_path / "1")])
+    printed = capsys.readouterr().out
+    assert printed.count("LEAKY: the model read text") == 1 and "**LEAKY**: the model read text" in printed
+    assert "0.700 ± 0.000 LEAKY" in printed

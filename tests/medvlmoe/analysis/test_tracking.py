@@ -29,6 +29,19 @@ def test_the_curves_are_those_of_the_rounds(tmp_path: Path) -> None:
     assert [e.step for e in events.Scalars("validation_auc_before")] == [2]
 
 
+def test_the_stamps_of_the_sites_are_written_as_text(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="extra `tracking` is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    write_rounds(tmp_path)
+    file = tmp_path / "rounds.jsonl"
+    file.write_text(file.read_text().replace('"train_loss"', '"stamp/LEAKY": 1.0, "train_loss"'))
+    events = EventAccumulator(str(write_events(tmp_path)))
+    events.Reload()
+    (event,) = events.Tensors("stamps/text_summary")
+    assert event.tensor_proto.string_val[0].startswith(b"LEAKY: ")
+
+
 def test_a_folder_without_rounds_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="extra `tracking` is not installed")
     with pytest.raises(CheckpointError, match=r"rounds\.jsonl"):

@@ -19,6 +19,8 @@ from medvlmoe.errors import ConfigError
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leave nothing for training"),
         ({"partition_count": 2, "partition_index": 2}, "use 0 to 1"),
         ({"kind": "manifest", "text": "report"}, "set allow_label_leak=true"),
+        ({"kind": "manifest", "text": "redacted"}, "set allow_label_leak=true"),
+        ({"text": "redacted", "allow_label_leak": True}, "text=redacted: pathmnist has no reports"),
         ({"uncertain": "u-ones"}, "uncertain=u-ones: use one of ignore, zeros, ones, irvin5, lsr"),
         ({"labeler": "chexbert"}, "labeler=chexbert: use one of chexpert, negbio"),
         ({"test_labels": "best"}, "test_labels=best: use one of labeler, radiologist"),

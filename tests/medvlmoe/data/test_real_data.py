@@ -1,5 +1,6 @@
 """The loaders on real images. The folder lies beside the project and is absent on most machines."""
 
+import dataclasses
 import importlib.resources
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import yaml
 
 from medvlmoe.configuration import from_mapping
 from medvlmoe.data import DataConfig, DatasetConfig, LabelSpace, load_index, site_label_space
+from medvlmoe.data.audit.config import LeakAuditConfig
+from medvlmoe.data.audit.leak_audit import audit_site
 from medvlmoe.data.known_labels import CHESTXRAY14
 from medvlmoe.data.loaders.columns import files_below
 from medvlmoe.data.loaders.records import Records
@@ -83,3 +86,17 @@ def test_a_held_out_image_of_each_site_can_be_decoded(sites, build):
         dataset = build(config, "validation", label_space=union, data_root=ROOT, image_size=32)
         spread = dataset.__getitems__(range(len(dataset))).image_BCHW.std(dim=(1, 2, 3))
         assert (spread > 0.05).all(), name
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [("context", "passes"), ("demographics", "passes"), ("none", "passes"), ("report", "leaks"), ("redacted", "leaks")],
+)
+def test_the_audit_tells_that_the_clinical_notes_of_covid_leak(sites, text, verdict):
+    config = dataclasses.replace(sites["covid"], text=text, allow_label_leak=True)
+    assert audit_site(config, LeakAuditConfig(), ROOT).verdict == verdict
+
+
+@pytest.mark.parametrize("site", ["nih_a", "nih_b", "idrid", "colorectal"])
+def test_the_text_of_the_other_sites_passes(sites, site):
+    assert audit_site(sites[site], LeakAuditConfig(), ROOT).verdict == "passes"

@@ -73,3 +73,11 @@ def invert_labels(path):
 @pytest.mark.parametrize("kind", ["pathmnist", "retinamnist"])
 def test_medmnist_prompts_are_constant(phantom_root, kind):
     assert len(set(texts(DatasetConfig(kind=kind, root=str(phantom_root / "medmnist"))))) == 1
+
+
+@pytest.mark.parametrize(("mode", "told"), [("report", True), ("redacted", False), ("context", False)])
+def test_reports_of_mimic_name_findings_and_redacted_ones_do_not(phantom_root, mode, told):
+    root = str(phantom_root / "mimic_cxr")
+    config = DatasetConfig(kind="mimic_cxr", root=root, text=mode, allow_label_leak=True, blank="ignore")
+    found = [text for text in texts(config) if re.search("effusion|pneumothorax|cardiomegaly|edema|No acute", text)]
+    assert bool(found) == told

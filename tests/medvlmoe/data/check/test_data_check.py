@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from medvlmoe.command_line import run
-from medvlmoe.data.check.command import data
 from medvlmoe.data.check.counts import PartCounts, SiteCounts
 from medvlmoe.data.check.differences import beside, differences
 from medvlmoe.data.check.published import published_counts
 from medvlmoe.data.check.site import SiteCheck, check_site
+from medvlmoe.data.command import data
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.errors import ConfigError
 

@@ -249,3 +249,30 @@ def test_missing_files(make_manifest, tmp_path):
     refused(lambda: load_index(config), "table.csv: no such file", DataError)
     config = DatasetConfig(kind="manifest", root="absent")
     refused(lambda: load_index(config, tmp_path), "absent: no such folder; set data.root", DataError)
+
+
+def test_a_redacted_note_has_no_sentence_that_names_a_label(make_manifest, manifest_rows):
+    rows = manifest_rows()
+    for row in rows:
+        row["note"] = "Cough. Large effusion! Hydrothorax on the left. No stenting. Seen today."
+    config = {"text": "redacted", "allow_label_leak": True}
+    synonyms = {"Effusion": ["wet*"], "Stent": ["scaffold"]}
+    (text,) = set(load_index(make_manifest(rows, config=config, synonyms=synonyms)).texts)
+    assert text == "Cough. Seen today."
+    rows[0]["note"] = "Wetness. A scaffold. Fine."
+    assert load_index(make_manifest(rows, config=config, synonyms=synonyms)).texts[0] == "Fine."
+    assert load_index(make_manifest(rows, config=config)).texts[0] == "Wetness. A scaffold. Fine."
+
+
+@pytest.mark.parametrize(
+    ("synonyms", "message"),
+    [
+        ({"Mass": ["lump"]}, "synonyms of 'Mass', which is none of the labels"),
+        ({"Stent": "prosthesis"}, "must be a list of texts"),
+        ({"Stent": ["*"]}, "must be a list of texts"),
+        (["Stent"], "'synonyms' must be a mapping"),
+    ],
+)
+def test_mistakes_in_the_synonyms(make_manifest, synonyms, message):
+    with pytest.raises(ConfigError, match=message):
+        load_index(make_manifest(synonyms=synonyms))
