@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from client.config import ConnectionConfig, SiteConfig, read_site_config
@@ -22,9 +23,11 @@ def supernode(arguments: list[str]) -> int:
         return 0 if "--help" in arguments or "-h" in arguments else 2
     path = Path(arguments[0]).absolute()
     command = supernode_command(read_site_config(path), path)
+    # Flower's programs start each other by name: those beside this Python, whatever the PATH was.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     program = shutil.which(command[0])
     if program is None:
-        raise ConfigError(f"{command[0]} is not on the PATH; activate the environment in which medvlmoe is installed")
+        raise ConfigError(f"{command[0]} is not installed; install medvlmoe again")
     os.chdir(path.parent)
     os.execv(program, command)
 
