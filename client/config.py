@@ -63,6 +63,9 @@ class SiteConfig:
         precision: overrides the server's ``training.precision``; ``None`` leaves it.
         workers: overrides ``training.workers``.
         accumulate: micro-batches a step, for a GPU too small for the batch; ``None`` leaves the server's choice.
+        vision_weights: the site's own copy of the server's ``model.vision.weights``; needed where the server's path is
+            not there and part of the image encoder is frozen.
+        text_weights: likewise of ``model.text.weights``.
         server: the way to the federation; ``None`` in a simulation.
     """
 
@@ -78,6 +81,8 @@ class SiteConfig:
     precision: str | None = None
     workers: int | None = None
     accumulate: int | None = None
+    vision_weights: str | None = None
+    text_weights: str | None = None
     server: ConnectionConfig | None = None
 
 

@@ -6,6 +6,7 @@ sites. A Flower ClientApp process lives for one message only, and there this is 
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from client.config import SiteConfig
@@ -13,7 +14,9 @@ from medvlmoe.configuration import to_mapping
 from medvlmoe.data import LabelSpace, SiteDataset, build_dataset, load_tokenizer, site_label_space
 from medvlmoe.data.audit.leak_audit import LEAKS, SUSPICIOUS, LeakAudit, audit_site, refuse_leak
 from medvlmoe.data.config import TEXT_OF_REPORTS
-from medvlmoe.model import MedVLMoE, MedVLMoEConfig, build_model, image_normalisation
+from medvlmoe.model import MedVLMoE, MedVLMoEConfig, build_frozen_parts, image_normalisation
+from strategies.exchange import refuse_other_frozen_parts
+from strategies.messages import RoundConfig
 
 logger = logging.getLogger(__name__)
 
@@ -31,22 +34,40 @@ def forget() -> None:
     _audits.clear()
 
 
-def resident_model(config: MedVLMoEConfig, label_count: int, seed: int) -> MedVLMoE:
-    """The model of a run. One is kept: asking for another frees the first."""
-    key = json.dumps([to_mapping(config), label_count, seed])
+def resident_model(site: SiteConfig, request: RoundConfig) -> MedVLMoE:
+    """The model of a run, to be filled with what the server sent. One is kept: asking for another frees the first.
+
+    Raises:
+        CheckpointError: the frozen parts here are not the server's, or their weights are not here.
+    """
+    config = _with_own_weights(site, request.model)
+    key = json.dumps([to_mapping(config), len(request.label_space), request.seed, request.frozen_sums])
     if key not in _models:
         _models.clear()
-        _models[key] = build_model(config, label_count, seed)
+        model = build_frozen_parts(config, len(request.label_space), request.seed)
+        refuse_other_frozen_parts(model, request.frozen_sums)
+        _models[key] = model
     return _models[key]
 
 
 def resident_dataset(site: SiteConfig, split: str, label_space: LabelSpace, model: MedVLMoEConfig) -> SiteDataset:
     """A split of the site's data. Images stay in the memory-mapped cache, so keeping it costs little."""
-    described = [to_mapping(site), split, label_space.to_dict(), to_mapping(model.vision), to_mapping(model.text)]
-    key = json.dumps(described)
+    vision, text = model.vision, model.text
+    seen = [vision.image_size, vision.depth, vision.channels, *image_normalisation(vision), text.tokenizer,
+            text.max_tokens]  # fmt: skip
+    key = json.dumps([to_mapping(site), split, label_space.to_dict(), seen])
     if key not in _datasets:
         _datasets[key] = load_dataset(site, split, label_space, model)
     return _datasets[key]
+
+
+def _with_own_weights(site: SiteConfig, model: MedVLMoEConfig) -> MedVLMoEConfig:
+    """The server's model with the site's paths of the weights, where it gives any."""
+    if site.vision_weights is not None:
+        model = replace(model, vision=replace(model.vision, weights=site.vision_weights))
+    if site.text_weights is not None:
+        model = replace(model, text=replace(model.text, weights=site.text_weights))
+    return model
 
 
 def load_dataset(site: SiteConfig, split: str, label_space: LabelSpace, model: MedVLMoEConfig) -> SiteDataset:

@@ -41,8 +41,7 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
         LeakError: the site's text leaks its labels.
     """
     text_numbers = audit_numbers(site, request.run)
-    trainer, model = _trainer(site, request)
-    load_exchanged(model, tensors)
+    trainer, model = _trainer(site, request, tensors)
     states = OptimizerStates(Path(site.folder), request.run)
     before = states.before(request.round) if request.keep_optimizer_state else None
     if before is not None:
@@ -86,8 +85,7 @@ def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch
         LeakError: the site's text leaks its labels.
     """
     text_numbers = audit_numbers(site, request.run)
-    trainer, model = _trainer(site, request)
-    load_exchanged(model, tensors)
+    trainer, _ = _trainer(site, request, tensors)
     metrics: dict[str, Metric] = {}
     for split in request.splits:
         if split not in SPLITS:
@@ -99,8 +97,10 @@ def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch
     return metrics
 
 
-def _trainer(site: SiteConfig, request: RoundConfig) -> tuple[Trainer, MedVLMoE]:
-    model = resident_model(request.model, len(request.label_space.labels), request.seed)
+def _trainer(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor]) -> tuple[Trainer, MedVLMoE]:
+    """The received model and what trains it."""
+    model = resident_model(site, request)
+    load_exchanged(model, tensors, take=True)  # each tensor is decoded anew, so nobody else has it
     trainer = Trainer(
         model,
         _training_here(site, request.training),

@@ -148,6 +148,16 @@ class TensorFile(Mapping[str, torch.Tensor]):
         with _reading(self._path):
             return self._file.get_tensor(name)
 
+    def shape_of(self, name: str) -> torch.Size:
+        """Shape of a tensor, from the file's header."""
+        with _reading(self._path):
+            return torch.Size(self._file.get_slice(name).get_shape())
+
+    def metadata(self) -> dict[str, str]:
+        """What the writer noted beside the tensors."""
+        with _reading(self._path):
+            return dict(self._file.metadata() or {})
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 

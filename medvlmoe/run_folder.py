@@ -55,6 +55,11 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.started = time.monotonic()
 
+    @staticmethod
+    def has_checkpoint(output: OutputConfig, name: str) -> bool:
+        """Whether there is a run that got as far as its first checkpoint. Arguments as for :meth:`open`."""
+        return (Path(output.root) / (output.name or name) / "checkpoints" / "state.json").exists()
+
     @classmethod
     def open(cls, output: OutputConfig, name: str, config: dict[str, Any], *, resume: bool) -> "RunFolder":
         """Create the folder of a run, or open it again to resume.

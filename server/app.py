@@ -48,7 +48,11 @@ def run_federation(grid: Grid, config: RunConfig) -> dict[str, Any]:
     """
     roster = Roster(grid, config.federation)
     label_space = roster.gather()
-    model = GlobalModel.initial(config.model, label_space, config.seed)
+    name = f"federated-seed{config.seed}"
+    if config.resume and RunFolder.has_checkpoint(config.output, name):
+        model = GlobalModel.to_resume(config.model, label_space)
+    else:
+        model = GlobalModel.initial(config.model, label_space, config.seed)
     strategy = build_strategy(
         config.strategy,
         expert_count=config.model.moe.experts,
@@ -56,7 +60,7 @@ def run_federation(grid: Grid, config: RunConfig) -> dict[str, Any]:
         quorum=config.federation.quorum or len(roster.nodes),
     )
     # The folder comes last: a mistake found above leaves nothing behind.
-    folder = RunFolder.open(config.output, f"federated-seed{config.seed}", to_mapping(config), resume=config.resume)
+    folder = RunFolder.open(config.output, name, to_mapping(config), resume=config.resume)
     loop = RoundLoop(grid, roster, model, strategy, config, folder)
     try:
         summary = _run(loop, config, folder)

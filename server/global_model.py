@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import torch
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.files import TensorFile
-from medvlmoe.model import build_model
+from medvlmoe.model import MedVLMoE, build_model, empty_model, with_image_normalisation
 from medvlmoe.model.config import MedVLMoEConfig
-from strategies.exchange import exchanged_tensors
+from strategies.exchange import exchanged_tensors, frozen_sums
 
 
 @dataclass(kw_only=True)
@@ -21,7 +22,7 @@ class GlobalModel:
     """Parameters of the global model.
 
     Attributes:
-        config: architecture.
+        config: architecture, with the normalisation of images that goes with its weights.
         label_space: rows of the head.
         exchanged: tensors that travel and are merged; in memory, or read from a checkpoint one by one.
         fixed: the rest of the model's state (frozen encoders), likewise.
@@ -35,10 +36,24 @@ class GlobalModel:
     @classmethod
     def initial(cls, config: MedVLMoEConfig, label_space: LabelSpace, seed: int) -> "GlobalModel":
         """The model before the first round; the same for the same seed wherever it is built."""
-        model = build_model(config, len(label_space.labels), seed)
+        return cls._of(build_model(config, len(label_space.labels), seed), config, label_space)
+
+    @classmethod
+    def to_resume(cls, config: MedVLMoEConfig, label_space: LabelSpace) -> "GlobalModel":
+        """The model of a run that goes on: names and shapes, until :meth:`read_from` says where the values are."""
+        return cls._of(empty_model(config, len(label_space.labels)), config, label_space)
+
+    @classmethod
+    def _of(cls, model: MedVLMoE, config: MedVLMoEConfig, label_space: LabelSpace) -> "GlobalModel":
+        config = replace(config, vision=with_image_normalisation(config.vision))
         exchanged = exchanged_tensors(model)
         fixed = {name: tensor for name, tensor in model.state_dict().items() if name not in exchanged}
         return cls(config=config, label_space=label_space, exchanged=exchanged, fixed=fixed)
+
+    @cached_property
+    def frozen_sums(self) -> dict[str, float]:
+        """Sum of the frozen parts by parameter group; they never change."""
+        return frozen_sums(self.fixed)
 
     def read_from(self, checkpoint: Path) -> None:
         """Leave the parameters on disk: from now on each is read from ``checkpoint`` when it is asked for.
@@ -48,6 +63,16 @@ class GlobalModel:
         """
         self.exchanged = TensorFile(checkpoint, self.exchanged)
         self.fixed = TensorFile(checkpoint, self.fixed)
+
+    def fits(self, checkpoint: Path) -> bool:
+        """Whether the tensors of a checkpoint have the shapes of this model's; they are not read.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or lacks a tensor.
+        """
+        wanted = {**self.fixed, **self.exchanged}
+        file = TensorFile(checkpoint, wanted)
+        return all(file.shape_of(name) == tensor.shape for name, tensor in wanted.items())
 
     def state(self) -> dict[str, torch.Tensor]:
         """The whole model's state, in memory."""

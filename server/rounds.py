@@ -208,6 +208,7 @@ class RoundLoop:
             model=self.model.config,
             label_space=self.model.label_space,
             training=self.config.training,
+            frozen_sums=self.model.frozen_sums,
             splits=splits,
             intervals=intervals,
         )
@@ -244,10 +245,10 @@ class RoundLoop:
             self.state = state
             self._save(self.model.state())
             return state
-        wanted = {name: tensor.shape for name, tensor in self.model.state().items()}
-        self.model.read_from(self.checkpoints.file_of(state.round))
-        if any(tensor.shape != wanted[name] for name, tensor in self.model.state().items()):
+        checkpoint = self.checkpoints.file_of(state.round)
+        if not self.model.fits(checkpoint):
             raise CheckpointError(f"{self.folder.path}: the sites' labels or the model changed since the run started")
+        self.model.read_from(checkpoint)
         self.folder.forget_rounds_after(state.round)
         logger.info("resuming after round %d", state.round)
         return state

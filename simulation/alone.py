@@ -13,7 +13,7 @@ from medvlmoe import stamps
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data import SiteDataset, concatenate
 from medvlmoe.files import save_tensors
-from medvlmoe.model import build_image_classifier, build_model
+from medvlmoe.model import build_image_classifier, build_model, with_image_normalisation
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from medvlmoe.training import Trainer
 from medvlmoe.training.evaluation import Evaluation
@@ -156,8 +156,9 @@ def _stamps_of(sites: SimulatedSites, names: Sequence[str]) -> list[str]:
 
 
 def _metadata(config: RunConfig, sites: SimulatedSites, trained_on: Sequence[str]) -> dict[str, str]:
+    model = dataclasses.replace(config.model, vision=with_image_normalisation(config.model.vision))
     return {
-        "model": json.dumps(to_mapping(config.model)),
+        "model": json.dumps(to_mapping(model)),
         "label_space": json.dumps(sites.label_space.to_dict()),
         "stamps": json.dumps(_stamps_of(sites, trained_on)),
     }

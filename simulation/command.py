@@ -14,10 +14,10 @@ from medvlmoe.analysis.report import write_report
 from medvlmoe.configuration import compose, from_mapping, to_yaml
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import CheckpointError, ConfigError
-from medvlmoe.files import load_tensors, write_text
+from medvlmoe.files import TensorFile, write_text
 from medvlmoe.model.config import MedVLMoEConfig
 from medvlmoe.model.image_classifier import ImageClassifier
-from medvlmoe.model.medvlmoe import MedVLMoE
+from medvlmoe.model.medvlmoe import empty_model
 from medvlmoe.run_folder import RunFolder
 from medvlmoe.training import Trainer
 from medvlmoe.training.device import resolve_devices
@@ -64,7 +64,8 @@ def evaluate(arguments: list[str]) -> int:
     if config.checkpoint is None:
         raise ConfigError("say which model: checkpoint=runs/…/checkpoints/final.safetensors")
     path = Path(config.checkpoint).expanduser()
-    state, metadata = load_tensors(path)
+    file = TensorFile(path)
+    metadata = file.metadata()
     if "model" not in metadata or "label_space" not in metadata:
         raise CheckpointError(
             f"{path} is not a finished model (no description in it); take final.safetensors of a run's checkpoints"
@@ -77,9 +78,9 @@ def evaluate(arguments: list[str]) -> int:
         raise CheckpointError(f"{path}: its description cannot be read ({error}); is it of this version?") from error
     config = dataclasses.replace(config, model=model_config)
     sites = open_sites(config, splits=("test",), label_space=label_space)
-    model = MedVLMoE(model_config, len(label_space.labels))
+    model = empty_model(model_config, len(label_space.labels))  # the file has all values, so no weights are drawn
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(dict(file), assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its tensors are not those of the model it describes; copy it again") from error
     trainer = Trainer(

@@ -45,6 +45,7 @@ class RoundConfig:
         model: architecture.
         label_space: rows of the head.
         training: optimizer, schedule and batch size. Precision and workers are the site's own where it sets them.
+        frozen_sums: of the parts of the model that do not travel, by parameter group; the site's must be the same.
         splits: evaluation only: which splits to evaluate.
         intervals: evaluation only: bootstrap intervals too.
     """
@@ -58,6 +59,7 @@ class RoundConfig:
     model: MedVLMoEConfig
     label_space: LabelSpace
     training: TrainingConfig
+    frozen_sums: dict[str, float] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
     intervals: bool = True
 
@@ -292,7 +294,8 @@ class ReceivedTensors(Mapping[str, torch.Tensor]):
         return len(self._arrays)
 
 
-_PLAIN_FIELDS = ("run", "round", "rounds", "local_epochs", "keep_optimizer_state", "seed", "intervals")
+_PLAIN_FIELDS = ("run", "round", "rounds", "local_epochs", "keep_optimizer_state", "seed", "intervals",
+                 "frozen_sums")  # fmt: skip
 
 
 def _record(content: RecordDict, name: str, kind: type) -> Any:

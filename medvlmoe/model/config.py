@@ -36,6 +36,26 @@ class VolumeConfig:
 
 
 @dataclass(kw_only=True)
+class LoRAConfig:
+    """Low-rank adapters beside layers of an encoder: W x + alpha / rank * B A x (arXiv 2106.09685).
+
+    B starts at 0, so the model starts as the one without adapters. The encoder itself is frozen: only A and B learn,
+    and only they travel.
+
+    Attributes:
+        rank: rows of A; 0 is no adapters.
+        alpha: scale of the adapters; divided by the rank.
+        dropout: on an adapter's input, in training.
+        targets: the layers that get one, by the last parts of their names.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
 class VisionConfig:
     """The image encoder.
 
@@ -45,8 +65,14 @@ class VisionConfig:
         depth: slices of a volume, with ``backbone=vit3d``; ``None`` for flat images.
         volume: sizes of ``vit3d``.
         channels: colour channels of the images.
-        weights: ``None`` (random), a local ``.safetensors`` file, or the tag of pretrained weights that timm knows
-            for the backbone (``openai``, ``laion2b``, …; downloaded by timm).
+        weights: ``None`` (random); a local file or directory with weights of timm, open_clip or a Hugging Face CLIP
+            (``.safetensors``, ``.bin``, ``.pt``, ``.pth``); or the tag of pretrained weights that timm knows for the
+            backbone (``openai``, ``laion2b``, …; downloaded by timm).
+        resize_positions: allow local weights of another image size: their table of positions is resampled.
+        mean: by channel, subtracted from the images; ``None``: as the weights, else the backbone, were trained.
+        std: by channel, divides the images; ``None`` as for ``mean``.
+        trainable_blocks: how many of the last blocks learn; 0 freezes the encoder, ``None`` trains all of it.
+        lora: adapters beside the layers of the frozen encoder.
         normalisation: ``group`` replaces batch normalisation by group normalisation, so that a prediction never
             depends on the other images of the batch and sites share no batch statistics; ``batch`` keeps it.
         normalisation_groups: channels are cut into this many groups (into fewer where it does not divide them).
@@ -60,6 +86,11 @@ class VisionConfig:
     volume: VolumeConfig = field(default_factory=VolumeConfig)
     channels: int = 3
     weights: str | None = None
+    resize_positions: bool = False
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    trainable_blocks: int | None = None
+    lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(targets=["qkv"]))
     normalisation: str = "group"
     normalisation_groups: int = 32
     output_stride: int | None = None
@@ -70,6 +101,8 @@ class VisionConfig:
         _one_of("vision", self, "normalisation", ("group", "batch"))
         _one_of("vision", self, "output_stride", (None, 8, 16, 32))
         _probability("vision", self, "drop_path")
+        _check_learning("vision", self)
+        self._check_normalisation_of_images()
         if self.backbone == VOLUME_BACKBONE:
             self._check_volume()
         elif self.depth is not None:
@@ -77,6 +110,22 @@ class VisionConfig:
                 f"model.vision.depth={self.depth}: {self.backbone} reads flat images; choose model.vision=vit3d, or "
                 "set depth=null"
             )
+
+    @property
+    def has_frozen_parts(self) -> bool:
+        """Whether part of the encoder does not learn, and so does not travel."""
+        return self.trainable_blocks is not None or self.lora.rank > 0
+
+    def _check_normalisation_of_images(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise ConfigError("model.vision.mean and model.vision.std go together: set both or neither")
+        if self.mean is None or self.std is None:
+            return
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise ConfigError(f"model.vision.{key}={values}: give {self.channels} numbers, one a channel")
+        if min(self.std) <= 0:
+            raise ConfigError(f"model.vision.std={self.std}: use numbers above 0")
 
     def _check_volume(self) -> None:
         if self.depth is None:
@@ -106,8 +155,10 @@ class TextConfig:
         feed_forward_size: inner width of a layer's feed-forward part.
         max_positions: rows of BioGPT's own table of positions.
         dropout: on embeddings, attention weights and layer outputs, in training.
-        weights: ``None`` (random), a local ``.safetensors`` file of this encoder, or a directory or hub id for
-            ``BioGptModel.from_pretrained``, whose sizes must be the ones given here.
+        weights: ``None`` (random), a local file or directory with weights of a BioGPT, or a hub id. The sizes must be
+            the ones given here.
+        trainable_blocks: how many of the last layers learn; 0 freezes the encoder, ``None`` trains all of it.
+        lora: adapters beside the layers of the frozen encoder.
         pool: how a text becomes one vector: ``mean`` of its tokens or its ``last`` token. Never the first token:
             BioGPT is causal, its state there is the same for every text.
     """
@@ -122,6 +173,8 @@ class TextConfig:
     max_positions: int = 1024
     dropout: float = 0.1
     weights: str | None = None
+    trainable_blocks: int | None = None
+    lora: LoRAConfig = field(default_factory=lambda: LoRAConfig(targets=["q_proj", "v_proj"]))
     pool: str = "mean"
 
     def __post_init__(self) -> None:
@@ -130,6 +183,7 @@ class TextConfig:
         _probability("text", self, "dropout")
         _one_of("text", self, "pool", ("mean", "last"))
         _divides("text", self, "heads", "hidden_size")
+        _check_learning("text", self)
         if self.max_tokens > self.max_positions:
             raise ConfigError(
                 f"model.text.max_tokens={self.max_tokens}: BioGPT's position table has max_positions="
@@ -140,6 +194,11 @@ class TextConfig:
                 f"model.text.vocabulary_size={self.vocabulary_size}: "
                 f"tokenizer=byte needs at least {BYTE_VOCABULARY_SIZE}"
             )
+
+    @property
+    def has_frozen_parts(self) -> bool:
+        """Whether part of the encoder does not learn, and so does not travel."""
+        return self.trainable_blocks is not None or self.lora.rank > 0
 
 
 @dataclass(kw_only=True)
@@ -246,6 +305,25 @@ class MedVLMoEConfig:
     def expert_hidden_size(self) -> int:
         """Inner width of an expert."""
         return 2 * self.fusion.dim if self.moe.hidden_size is None else self.moe.hidden_size
+
+
+def _check_learning(part: str, config: VisionConfig | TextConfig) -> None:
+    lora, blocks = config.lora, config.trainable_blocks
+    for key, value in (("trainable_blocks", blocks), ("lora.rank", lora.rank)):
+        if value is not None and value < 0:
+            raise ConfigError(f"model.{part}.{key}={value}: use 0 or more")
+    if lora.rank == 0:
+        return
+    if blocks is not None:
+        raise ConfigError(
+            f"model.{part}.trainable_blocks={blocks} with lora.rank={lora.rank}: adapters freeze the whole encoder; "
+            "set one of the two to null or 0"
+        )
+    if lora.alpha <= 0:
+        raise ConfigError(f"model.{part}.lora.alpha={lora.alpha}: use more than 0")
+    _probability(f"{part}.lora", lora, "dropout")
+    if not lora.targets:
+        raise ConfigError(f"model.{part}.lora.targets is empty: name the layers that get an adapter")
 
 
 def _one_of(part: str, config: object, key: str, allowed: Sequence[object]) -> None:

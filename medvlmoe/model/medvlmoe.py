@@ -4,11 +4,14 @@ Shapes: B batch, C H W image channels, height, width, L text tokens, N image tok
 Y labels.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from medvlmoe.model.config import MedVLMoEConfig
 from medvlmoe.model.fusion import Fusion
+from medvlmoe.model.memory import without_memory
 from medvlmoe.model.moe import SparseMoE
 from medvlmoe.model.output import MedVLMoEOutput
 from medvlmoe.model.text import TextEncoder
@@ -90,3 +93,36 @@ def build_model(config: MedVLMoEConfig, label_count: int, seed: int) -> MedVLMoE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "model"))
         return MedVLMoE(config, label_count)
+
+
+def empty_model(config: MedVLMoEConfig, label_count: int) -> MedVLMoE:
+    """The model with parameters that have names and shapes but no memory yet, built in a moment.
+
+    No weights file is read: whoever fills the model (:func:`medvlmoe.model.memory.fill`) has all the values.
+    """
+    bare = replace(config, vision=replace(config.vision, weights=None), text=replace(config.text, weights=None))
+    with torch.random.fork_rng(devices=[]), without_memory():
+        model = MedVLMoE(bare, label_count)
+    model.config = config
+    return model
+
+
+def build_frozen_parts(config: MedVLMoEConfig, label_count: int, seed: int) -> MedVLMoE:
+    """The model with the values of its frozen parameters; those that learn wait for theirs.
+
+    The frozen values are those that :func:`build_model` gives for the same seed. An encoder that learns as a whole
+    is not read from its weights file, which need not be there.
+
+    Raises:
+        ConfigError, CheckpointError: as for :class:`MedVLMoE`.
+    """
+    frozen = [part for part in ("vision", "text") if getattr(config, part).has_frozen_parts]
+    if any(getattr(config, part).weights is None for part in frozen):
+        return build_model(config, label_count, seed)  # frozen at random: the stream of numbers runs through all parts
+    model = empty_model(config, label_count)
+    with torch.random.fork_rng(devices=[]):
+        if "vision" in frozen:
+            model.vision = VisionEncoder(config.vision)
+        if "text" in frozen:
+            model.text = TextEncoder(config.text)
+    return model

@@ -7,15 +7,17 @@ import torch
 from torch import Tensor, nn
 from transformers import BioGptConfig, BioGptModel
 
-from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.model.config import TextConfig
-from medvlmoe.model.weights import SUFFIX, load_local_weights
+from medvlmoe.model.memory import without_memory
+from medvlmoe.model.text_weights import load_text_weights
+from medvlmoe.model.trainable import choose_trainable, evaluate_frozen_modules
 
 
 class TextEncoder(nn.Module):
     """Token numbers, padded on the right, to token states (paper, section 3.2).
 
-    Right padding together with causal attention keeps padding out of every real token's state.
+    Right padding together with causal attention keeps padding out of every real token's state. Frozen modules stay in
+    evaluation mode: no dropout.
 
     Attributes:
         width: T, size of a token state.
@@ -28,17 +30,25 @@ class TextEncoder(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.width = config.hidden_size
-        if config.weights is None or config.weights.endswith(SUFFIX):
+        if config.weights is None:
             self.model = BioGptModel(_biogpt_config(config))
-            if config.weights is not None:
-                load_local_weights(self.model, config.weights, "text encoder")
         else:
-            self.model = _pretrained(config, config.weights)
+            with without_memory():  # random weights would only be overwritten
+                self.model = BioGptModel(_biogpt_config(config))
+            load_text_weights(self.model, config)
+        choose_trainable(self.model, _blocks(self.model), config, "text")
+        self.train()
 
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
         """Token states, shape (B, L, T). Those at padding mean nothing."""
         output = self.model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False)
         return output.last_hidden_state
+
+    def train(self, mode: bool = True) -> "TextEncoder":
+        """Training mode for what learns, evaluation mode for what is frozen."""
+        super().train(mode)
+        evaluate_frozen_modules(self)
+        return self
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass instead of keeping them."""
@@ -89,26 +99,12 @@ def _biogpt_config(config: TextConfig) -> BioGptConfig:
     )
 
 
-def _pretrained(config: TextConfig, source: str) -> BioGptModel:
-    try:
-        model = BioGptModel.from_pretrained(
-            source, hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.dropout
-        )
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"model.text.weights={source}: BioGPT cannot be loaded from it ({reason}); "
-            f"give a directory, a hub id or a local {SUFFIX} file"
-        ) from error
-    found, wanted = model.config, _biogpt_config(config)
-    for key, ours in (
-        ("vocab_size", "vocabulary_size"),
-        ("hidden_size", "hidden_size"),
-        ("num_hidden_layers", "layers"),
-        ("max_position_embeddings", "max_positions"),
-    ):
-        if getattr(found, key) != getattr(wanted, key):
-            raise ConfigError(
-                f"model.text.{ours}={getattr(wanted, key)} but {source} has {getattr(found, key)}; set it to that"
-            )
-    return model
+def _blocks(model: BioGptModel) -> list[list[str]]:
+    """Names of the parameters: the embeddings, then each layer; the last norm is with the last layer."""
+    blocks: list[list[str]] = [[] for _ in range(1 + len(model.layers))]
+    for name, _ in model.named_parameters():
+        if name.startswith("layers."):
+            blocks[1 + int(name.split(".")[1])].append(name)
+        else:
+            blocks[-1 if name.startswith("layer_norm.") else 0].append(name)
+    return blocks

@@ -58,6 +58,13 @@ class VolumeTransformer(nn.Module):
                 tokens_BNV = block(tokens_BNV)
         return self.norm(tokens_BNV)
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
+        """Which parameters belong to which block (timm's name for it)."""
+        return {
+            "stem": r"^(patch_embed|class_token|position)\.",
+            "blocks": [(r"^blocks\.(\d+)\.", None), (r"^norm\.", (99999,))],  # with the block before it
+        }
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks' activations in the backward pass (timm's name for it)."""
         self._grad_checkpointing = enable
