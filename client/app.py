@@ -3,6 +3,7 @@
 An exception never travels: the server gets a code, the site's own log gets the text.
 """
 
+import dataclasses
 import logging
 import shlex
 import traceback
@@ -101,6 +102,8 @@ def site_from_context(context: Context) -> SiteConfig:
 def simulated_site(run: RunConfig, name: str) -> SiteConfig:
     """A site of a simulation, described by the run's own configuration."""
     dataset: DatasetConfig = run.data.sites[name]
+    if not run.data.augment:
+        dataset = dataclasses.replace(dataset, augmentation="none")
     mode_folder = run.output.name or f"federated-seed{run.seed}"
     return SiteConfig(
         name=name,

@@ -125,12 +125,14 @@ class DataConfig:
         cache: folder of decoded images; ``None`` leaves the choice to the command.
         workers: threads that decode images into the cache; ``None`` takes every core the process may use.
         leak_audit: how much the text alone may tell of the labels before a run is refused (docs/text.md).
+        augment: ``false`` trains every site on its images as they are, whatever its ``augmentation``.
         sites: name of a site -> its data.
     """
 
     root: str | None = None
     cache: str | None = None
     workers: int | None = None
+    augment: bool = True
     leak_audit: LeakAuditConfig = field(default_factory=LeakAuditConfig)
     sites: dict[str, DatasetConfig] = field(default_factory=dict)
 

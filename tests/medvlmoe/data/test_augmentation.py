@@ -1,3 +1,4 @@
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -142,3 +143,16 @@ def test_what_does_not_fit_is_refused(make_nih, build):
         make_nih(augmentation="mirror")
     with pytest.raises(ConfigError, match="augmentation=volume is not for flat images; use auto or none"):
         build(make_nih(augmentation="volume"))
+
+
+def test_volumes_are_changed_as_volumes(make_manifest, manifest_rows, build, tmp_path):
+    rows = manifest_rows(12)
+    for number, row in enumerate(rows):
+        row["file"] = f"{number}.nii.gz"
+        voxels = np.random.default_rng(number).integers(0, 99, (8, 8, 6)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / row["file"])
+    dataset = build(make_manifest(rows, modality="chest"), image_size=8, image_depth=6, channels=1)
+    assert dataset.notes["augmentation"] == "volume"
+    assert not torch.equal(dataset.at_epoch(0, 0)[1].image_BCHW, dataset[1].image_BCHW)
+    with pytest.raises(ConfigError, match="augmentation=chest is not for volumes; use auto or none"):
+        build(make_manifest(rows, config={"augmentation": "chest"}), image_size=8, image_depth=6, channels=1)
