@@ -77,7 +77,7 @@ def _cell(entry: dict[str, Any] | None) -> str:
     if entry["auc"] is None:
         return "undefined"
     interval = entry["auc_ci"]
-    text = _number(entry["auc"]) + (f" [{_number(interval[0])}, {_number(interval[1])}]" if interval else "")
+    text = _with_interval(entry["auc"], interval)
     return f"{text} {stamps.LEAKY}" if stamps.LEAKY in entry.get("stamps", []) else text
 
 
@@ -88,7 +88,12 @@ def text_only_cell(name: str, summaries: dict[str, dict[str, Any]]) -> str | Non
     if entry is None:
         return None
     verdict = entry["leak_audit"]["verdict"]
-    return _number(entry["text_only_auc"]) + (f" ({verdict})" if verdict in ("leaks", "suspicious") else "")
+    number = _with_interval(entry["text_only_auc"], entry.get("text_only_auc_ci"))
+    return number + (f" ({verdict})" if verdict in ("leaks", "suspicious") else "")
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    return _number(value) + (f" [{_number(interval[0])}, {_number(interval[1])}]" if interval else "")
 
 
 def _number(value: float | None) -> str:

@@ -62,7 +62,7 @@ def test_a_text_that_tells_nothing_passes_with_its_number(leaky, medvlmoe: Comma
         assert mode["sites"]["north"]["text_only_labels_averaged"] == 1
         assert mode["sites"]["north"]["leak_audit"]["verdict"] == "passes"
     assert "text-only AUC" in printed and "LEAKY" not in printed
-    assert "| north | 6 | 0.500 |" in (tmp_path / "runs" / "run" / "table.md").read_text()
+    assert "| north | 6 | 0.500 [0.500, 0.500] |" in (tmp_path / "runs" / "run" / "table.md").read_text()
 
 
 @pytest.mark.parametrize("accept", [REPORT, ["data.leak_audit.action=warn"]])
@@ -184,5 +184,6 @@ def test_only_numbers_leave_a_site(leaky, tmp_path: Path) -> None:
     site = site_config(tmp_path, "north", dataset={"text": "report", "allow_label_leak": True})
     facts = data_facts(site, audit_numbers(site, "run"), {})
     assert all(type(value) is float for value in facts.values())
-    numbers = {"auc", "auc_low", "auc_high", "labels_averaged", "verdict", "test_auc", "test_labels_averaged"}
+    numbers = {"auc", "auc_low", "auc_high", "labels_averaged", "verdict", "test_auc", "test_auc_low", "test_auc_high",
+               "test_labels_averaged"}  # fmt: skip
     assert set(facts) == {"stamp/LEAKY", *(f"text_only/{name}" for name in numbers)}

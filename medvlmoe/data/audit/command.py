@@ -66,6 +66,8 @@ def _print(title: str, found: LeakAudit, words: dict[str, list[str]]) -> None:
     for label, area in found.per_label.items():
         table.add_row(label, "-" if area is None else f"{area:.3f}", ", ".join(words.get(label, [])[:_WORDS_SHOWN]))
     console.print(table, markup=False)
-    on_test = "undefined" if found.test_auc is None else f"{found.test_auc:.3f} (labels: {found.test_labels_averaged})"
+    on_test = "undefined" if found.test_auc is None else f"{found.test_auc:.3f}"
+    if found.test_auc_ci is not None:
+        on_test += f" [{found.test_auc_ci[0]:.3f}, {found.test_auc_ci[1]:.3f}] (labels: {found.test_labels_averaged})"
     console.print(f"{found.verdict.upper()}: {found.words()}", markup=False, soft_wrap=True)
     console.print(f"On the test split, fitted on the train split: {on_test}\n", markup=False)

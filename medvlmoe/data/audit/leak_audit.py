@@ -27,7 +27,7 @@ from medvlmoe.data.loaders.registry import load_index, site_terms
 from medvlmoe.data.split import TEST, TRAIN, patient_positions
 from medvlmoe.errors import LeakError
 from medvlmoe.training.bootstrap import mean_area_interval
-from medvlmoe.training.metrics import RankedLabel, area_under_curve
+from medvlmoe.training.metrics import RankedLabel
 
 PASSES, SUSPICIOUS, LEAKS, TOO_FEW = "passes", "suspicious", "leaks", "too few patients"
 VERDICTS = (PASSES, SUSPICIOUS, LEAKS, TOO_FEW)
@@ -52,6 +52,7 @@ class LeakAudit:
         per_label: cross-validated area of every label; ``None`` where one class is missing.
         threshold: above which the text leaks.
         test_auc: mean area on the test split of the head fitted on the train split, as in the table of results.
+        test_auc_ci: its 95 % bootstrap interval over patients.
         test_labels_averaged: labels with both classes in the test split.
     """
 
@@ -61,6 +62,7 @@ class LeakAudit:
     per_label: dict[str, float | None]
     threshold: float
     test_auc: float | None
+    test_auc_ci: tuple[float, float] | None
     test_labels_averaged: int
 
     @property
@@ -85,6 +87,7 @@ class LeakAudit:
     def to_numbers(self) -> dict[str, float]:
         """All that leaves a site: numbers, by name; those that are not defined are left out."""
         low, high = self.auc_ci or (None, None)
+        test_low, test_high = self.test_auc_ci or (None, None)
         found = {
             "auc": self.auc,
             "auc_low": low,
@@ -92,6 +95,8 @@ class LeakAudit:
             "labels_averaged": self.labels_averaged,
             "verdict": VERDICTS.index(self.verdict),
             "test_auc": self.test_auc,
+            "test_auc_low": test_low,
+            "test_auc_high": test_high,
             "test_labels_averaged": self.test_labels_averaged,
         }
         return {f"text_only/{name}": float(value) for name, value in found.items() if value is not None}
@@ -107,14 +112,19 @@ def summary_of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
     verdict = known.get("verdict", -1)
     if verdict not in range(len(VERDICTS)):
         return {}
-    interval = [known["auc_low"], known["auc_high"]] if {"auc_low", "auc_high"} <= known.keys() else None
+
+    def interval(name: str) -> list[float] | None:
+        low, high = known.get(f"{name}_low"), known.get(f"{name}_high")
+        return None if low is None or high is None else [low, high]
+
     return {
         "text_only_auc": known.get("test_auc"),
+        "text_only_auc_ci": interval("test_auc"),
         "text_only_labels_averaged": int(known.get("test_labels_averaged", 0)),
         "leak_audit": {
             "verdict": VERDICTS[int(verdict)],
             "auc": known.get("auc"),
-            "auc_ci": interval,
+            "auc_ci": interval("auc"),
             "labels_averaged": int(known.get("labels_averaged", 0)),
         },
     }
@@ -158,16 +168,22 @@ def audit_index(index: SiteIndex, terms: Mapping[str, re.Pattern[str]], threshol
     counting = [
         ranked[label] for y, label in enumerate(space.labels) if _enough_patients(labels_NY[:, y], sample.patient_ids)
     ]
-    areas = [area for label in counting if (area := label.area()) is not None]
-    test_areas = _test_areas(index, space, terms)
+    auc, auc_ci = _mean_area(counting, sample.patient_ids)
+    test = index.take(np.flatnonzero(index.splits == TEST))
+    test_scores_NY = _test_scores(index, list(test.texts), terms)
+    tested = [
+        label for y in range(len(space)) if (label := RankedLabel(test_scores_NY[:, y], test.labels_NY[:, y])).defined
+    ]
+    test_auc, test_auc_ci = _mean_area(tested, test.patient_ids)
     return LeakAudit(
-        auc=math.fsum(areas) / len(areas) if areas else None,
-        auc_ci=mean_area_interval(counting, sample.patient_ids, resamples=_RESAMPLES, seed=0),
-        labels_averaged=len(areas),
+        auc=auc,
+        auc_ci=auc_ci,
+        labels_averaged=len(counting),
         per_label={name: label.area() for name, label in ranked.items()},
         threshold=threshold,
-        test_auc=math.fsum(test_areas) / len(test_areas) if test_areas else None,
-        test_labels_averaged=len(test_areas),
+        test_auc=test_auc,
+        test_auc_ci=test_auc_ci,
+        test_labels_averaged=len(tested),
     )
 
 
@@ -213,16 +229,24 @@ def _cross_validated(
     return scores_NY
 
 
-def _test_areas(index: SiteIndex, space: LabelSpace, terms: Mapping[str, re.Pattern[str]]) -> list[float]:
+def _test_scores(
+    index: SiteIndex, test_texts: Sequence[str], terms: Mapping[str, re.Pattern[str]]
+) -> npt.NDArray[np.float64]:
+    """Scores of the test records by a head that has seen the train split, N x Y."""
     train = index.take(sample_of(index.patient_ids, np.flatnonzero(index.splits == TRAIN)))
-    test = index.take(np.flatnonzero(index.splits == TEST))
-    texts = list(train.texts), list(test.texts)
-    if len({*texts[0], *texts[1]}) == 1:
-        scores_NY = np.zeros(test.labels_NY.shape)
-    else:
-        scores_NY = TextHead(space, terms).fit(texts[0], train.labels_NY).scores(texts[1])
-    areas = (area_under_curve(scores_NY[:, y], test.labels_NY[:, y]) for y in range(len(space)))
-    return [area for area in areas if area is not None]
+    train_texts = list(train.texts)
+    if not test_texts or len({*train_texts, *test_texts}) == 1:
+        return np.zeros((len(test_texts), len(index.label_space)))
+    return TextHead(index.label_space, terms).fit(train_texts, train.labels_NY).scores(test_texts)
+
+
+def _mean_area(
+    labels: Sequence[RankedLabel], patient_ids: Sequence[str]
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Mean area of labels that have both classes, and its interval."""
+    areas = [area for label in labels if (area := label.area()) is not None]
+    interval = mean_area_interval(labels, patient_ids, resamples=_RESAMPLES, seed=0)
+    return (math.fsum(areas) / len(areas) if areas else None), interval
 
 
 def _enough_patients(labels_N: npt.NDArray[np.floating], patient_ids: Sequence[str]) -> bool:

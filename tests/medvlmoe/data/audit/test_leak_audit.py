@@ -113,7 +113,7 @@ def test_many_images_of_few_patients_are_few():
 
 def test_above_the_threshold_but_not_surely():
     found = LeakAudit(auc=0.7, auc_ci=(0.6, 0.8), labels_averaged=1, per_label={}, threshold=0.65, test_auc=None,
-                      test_labels_averaged=0)  # fmt: skip
+                      test_auc_ci=None, test_labels_averaged=0)  # fmt: skip
     assert found.verdict == SUSPICIOUS
     refuse_leak(found)
     assert replace(found, auc_ci=(0.66, 0.8)).verdict == LEAKS
