@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from medvlmoe.data.batch import Batch
+from medvlmoe.parallel.rank import Rank
 from medvlmoe.seeds import seeded_generator
-from medvlmoe.training.rank import Rank
 
 Value = TypeVar("Value")
 

@@ -10,6 +10,7 @@ The gradient of a step is that of the whole batch, as one process would compute 
 Batch statistics (BatchNorm) are each process's own; running statistics are the first process's.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medvlmoe.model.moe import SparseMoE
+from medvlmoe.parallel.rank import Rank
 from medvlmoe.training.batches import Share
-from medvlmoe.training.rank import Rank
 
 
 class Network:
@@ -44,6 +45,7 @@ class Network:
                 gradient_as_bucket_view=True,  # else gradients are there twice
                 init_sync=False,  # the models are equal already
             )
+            warnings.filterwarnings("ignore", "Grad strides do not match")  # of class tokens: a copy, no error
 
     def __call__(self, *inputs: Tensor) -> Any:
         """The model's output."""

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from medvlmoe.data.batch import Batch
 from medvlmoe.errors import ConfigError
+from medvlmoe.parallel.rank import Rank
 from medvlmoe.training.batches import Share
-from medvlmoe.training.rank import Rank
 
 MEND_LOSS = "lower the learning rate or use training.precision=float32"
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from medvlmoe.data.labels import LabelSpace
+from medvlmoe.parallel.skeleton import model_tensors, pickle_skeleton, unpickle_skeleton
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.optimizer import allocate_optimizer_state, optimizer_tensors
 from medvlmoe.training.precision import Precision
-from medvlmoe.training.skeleton import model_tensors, pickle_skeleton, unpickle_skeleton
 
 if TYPE_CHECKING:
     from medvlmoe.training.trainer import Trainer

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from medvlmoe.data.batch import Batch
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError, DataError
+from medvlmoe.parallel.local_processes import Task, local_processes
+from medvlmoe.parallel.rank import Rank
 from medvlmoe.seeds import derive_seed
 from medvlmoe.training.batches import (
     BatchSource,
@@ -31,7 +33,6 @@ from medvlmoe.training.device import deterministic_algorithms, own_random_state,
 from medvlmoe.training.epoch import MEND_LOSS, EpochResult, EpochTotals
 from medvlmoe.training.evaluation import Evaluation, evaluate_scores
 from medvlmoe.training.fit import EpochRecord, FitResult, fit
-from medvlmoe.training.local_processes import Task, local_processes
 from medvlmoe.training.losses import BlockCounts, count_known, label_loss
 from medvlmoe.training.metrics import scores_from_logits
 from medvlmoe.training.optimizer import (
@@ -42,7 +43,6 @@ from medvlmoe.training.optimizer import (
     trainable_parameters,
 )
 from medvlmoe.training.precision import Precision, resolve_precision
-from medvlmoe.training.rank import Rank
 from medvlmoe.training.replica import Replica
 from medvlmoe.training.schedule import learning_rate_factor, step_progress
 

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medvlmoe.parallel.rank import Rank
 from medvlmoe.training.batches import load_batches, ordered_batches, share_of, shuffled_batches, split_batch
-from medvlmoe.training.rank import Rank
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(0, 3))

@@ -6,33 +6,30 @@ processes meet through a file in a private folder, so that no port is open to ot
 """
 
 import atexit
-import multiprocessing
 import os
 import pickle
-import signal
 import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
 import torch.distributed as distributed
 
-from medvlmoe.errors import ConfigError, LocalProcessError, UserError
-from medvlmoe.training.rank import Rank
+from medvlmoe.errors import ConfigError, UserError
+from medvlmoe.parallel.helper import Helper
+from medvlmoe.parallel.rank import Rank
 
 Task = Callable[..., Any]  # called with the rank and the device of its process, then with what was sent
 
 # A process that hangs without having ended; one that merely reads slow files must not be taken for it.
 _EXCHANGE_TIMEOUT = timedelta(minutes=30)
-_LAST_WORDS_SECONDS = 5.0
+_LAST_WORDS_SECONDS = 5.0  # in which a process tells why an exchange with it has failed
 _END_SECONDS = 5.0
 
 
@@ -94,6 +91,7 @@ class LocalProcesses:
         try:
             for helper in self._helpers:
                 helper.send(message)
+            del message
             yield collect
             collect()
         except BaseException as error:
@@ -116,8 +114,9 @@ class LocalProcesses:
             distributed.destroy_process_group()
         self._end(_END_SECONDS)
 
-    def _start(self, number: int) -> "_Helper":
-        return _Helper(Rank(number, len(self.devices)), self.devices[number], self._folder.name, self._threads)
+    def _start(self, number: int) -> Helper:
+        rank = Rank(number, len(self.devices))
+        return Helper(rank, self.devices[number], self._folder.name, self._threads, _join_group)
 
     def _cause(self, error: BaseException) -> BaseException | None:
         """What went wrong elsewhere, if that is why something went wrong here; ``None`` if it began here."""
@@ -151,75 +150,6 @@ class LocalProcesses:
         self._folder.cleanup()
 
 
-class _Helper:
-    """This process's end of another one."""
-
-    def __init__(self, rank: Rank, device: torch.device, folder: str, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a forked process could not use CUDA
-        self._name = f"local process {rank.number} ({device})"
-        self.failure: tuple[float, BaseException] | None = None  # when, and what it raised
-        self._connection, other_end = context.Pipe()
-        # Not a daemon in multiprocessing's sense: those may not start the processes that load batches.
-        self.process: BaseProcess = context.Process(target=_serve, args=(other_end, rank, device, folder, threads))
-        self.process.start()
-        other_end.close()
-
-    def send(self, message: bytes) -> None:
-        try:
-            self._connection.send_bytes(message)
-        except OSError as error:
-            if message:
-                raise self._gone() from error
-
-    def result(self) -> Any:
-        """Wait for the answer to a task.
-
-        Raises:
-            Exception: what the task raised, or that the process is gone.
-        """
-        try:
-            is_failure, when, value = pickle.loads(self._connection.recv_bytes())
-        except (EOFError, OSError) as error:
-            raise self._gone() from error
-        if is_failure:
-            self.failure = when, value
-            raise value
-        return value
-
-    def await_end(self, deadline: float) -> None:
-        """Wait until the process has told of a failure or has ended; one that works on is left alone."""
-        while self.failure is None:
-            ready = wait([self._connection, self.process.sentinel], max(0.0, deadline - time.monotonic()))
-            if self._connection not in ready:
-                break
-            try:
-                self.result()
-            except Exception:
-                break
-        if self.failure is None:
-            self.process.join(max(0.0, deadline - time.monotonic()))
-
-    def killed(self) -> LocalProcessError | None:
-        """The error to show if a signal ended the process."""
-        return self._gone() if (self.process.exitcode or 0) < 0 else None
-
-    def end(self, seconds: float) -> None:
-        self.process.join(seconds)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self._connection.close()
-
-    def _gone(self) -> LocalProcessError:
-        self.process.join(_LAST_WORDS_SECONDS)
-        code = self.process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "ended too early"
-        return LocalProcessError(
-            f"{self._name} {how}; if memory ran out, use fewer devices, more training.accumulate or "
-            "training.gradient_checkpointing=true"
-        )
-
-
 _current: LocalProcesses | None = None
 
 
@@ -248,51 +178,8 @@ def _join_group(rank: Rank, device: torch.device, folder: str) -> None:
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl"
+        backend = "cpu:gloo,cuda:nccl" if distributed.is_nccl_available() else "gloo"
     store = distributed.FileStore(os.path.join(folder, "meeting"), rank.world_size)
     distributed.init_process_group(
         backend, store=store, rank=rank.number, world_size=rank.world_size, timeout=_EXCHANGE_TIMEOUT
     )
-
-
-def _serve(connection: Connection, rank: Rank, device: torch.device, folder: str, threads: int) -> None:
-    """The whole life of another process: tasks one after the other, until told to end or until one fails."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process is interrupted and decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        import medvlmoe.model  # noqa: F401  what tasks need, before the first process counts on an answer
-
-        torch.set_num_threads(threads)
-        connection.send_bytes(pickle.dumps((False, 0.0, None)))
-        _join_group(rank, device, folder)
-        while message := connection.recv_bytes():
-            task, arguments = pickle.loads(message)
-            del message
-            connection.send_bytes(pickle.dumps((False, 0.0, task(rank, device, *arguments))))
-            del task, arguments
-        distributed.destroy_process_group()
-    except (EOFError, BrokenPipeError):
-        return  # the first process is gone
-    except Exception as error:
-        if not isinstance(error, UserError):
-            error.add_note(f"in local process {rank.number} ({device}):\n{traceback.format_exc()}")
-        connection.send_bytes(_pickled_failure(error))
-        # Closed sockets tell the processes that wait for this one; a wait for a clean end would hold them up.
-        connection.close()
-        os._exit(1)
-
-
-def _pickled_failure(error: Exception) -> bytes:
-    try:
-        message = pickle.dumps((True, time.monotonic(), error))
-        pickle.loads(message)  # some exceptions can be written and not read
-        return message
-    except Exception:
-        return pickle.dumps((True, time.monotonic(), RuntimeError("".join(traceback.format_exception(error)))))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
