@@ -13,19 +13,17 @@ from pathlib import Path
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.answers import Answer, answer_evaluation, answer_introduction, answer_training
 from client.config import SiteConfig, read_site_config
-from client.site import evaluate, introduce, train
+from client.policy import PolicyRefusalError, SitePolicy
+from client.policy.code import check_code
+from client.receipts import ReceiptChain
+from client.receipts.receipt import describe
 from medvlmoe.configuration import compose
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.errors import CheckpointError, ConfigError, DataError, LeakError, LocalProcessError
 from strategies import error_codes
-from strategies.messages import (
-    InvalidMessageError,
-    build_evaluation_reply,
-    build_introduction,
-    build_reply,
-    read_request,
-)
+from strategies.messages import InvalidMessageError
 from strategies.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -41,39 +39,65 @@ ERROR_CODES: dict[type[Exception], int] = {
 }
 
 
+class SiteApp(ClientApp):
+    """A ClientApp from which no exception comes out, whoever raised it: Flower would send its text to the server."""
+
+    def __init__(self, on_error: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self._on_error = on_error
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message, with an error code if nothing else."""
+        try:
+            return super().__call__(message, context)
+        except Exception as error:
+            logger.error("%s failed\n%s", message.metadata.message_type, traceback.format_exc())
+            self._on_error(error)
+            return _error_reply(message, error)
+
+
 def build_app(
-    site_of: Callable[[Context], SiteConfig], on_error: Callable[[Exception], None] = lambda error: None
-) -> ClientApp:
+    site_of: Callable[[Context], SiteConfig],
+    on_error: Callable[[Exception], None] = lambda error: None,
+    fab_hash: str | None = None,
+) -> SiteApp:
     """A ClientApp whose site is told by ``site_of``.
 
     Args:
         site_of: the site's own configuration.
         on_error: told every exception, here at the site: a simulation shows it to its user.
+        fab_hash: SHA-256 of the run's bundle, if the site's own launcher starts this process.
     """
-    app = ClientApp()
+    app = SiteApp(on_error)
 
-    def guarded(message: Message, context: Context, reply: Callable[[SiteConfig], RecordDict]) -> Message:
-        return _guarded(message, lambda: site_of(context), reply, on_error)
+    def respond(message: Message, context: Context, answer: Callable[[SiteConfig, RecordDict], Answer]) -> Message:
+        site = site_of(context)
+        try:
+            if not site.simulated:
+                check_code(site.policy, fab_hash)
+            given = answer(site, message.content)
+            if not site.simulated:
+                _write_receipt(site, context, given)
+            return Message(given.content, reply_to=message)
+        except Exception as error:
+            _log_at_site(site, f"{message.metadata.message_type} failed\n{traceback.format_exc()}")
+            on_error(error)
+            reply = _error_reply(message, error)
+            if not site.simulated:
+                _try_to_write_error_receipt(site, context, reply.error.code)
+            return reply
 
     @app.query()
-    def answer_introduction(message: Message, context: Context) -> Message:
-        return guarded(message, context, lambda site: build_introduction(introduce(site)))
+    def query(message: Message, context: Context) -> Message:
+        return respond(message, context, answer_introduction)
 
     @app.train()
-    def answer_train(message: Message, context: Context) -> Message:
-        def reply(site: SiteConfig) -> RecordDict:
-            request, tensors, codec = read_request(message.content)
-            return build_reply(train(site, request, tensors), codec)
-
-        return guarded(message, context, reply)
+    def train(message: Message, context: Context) -> Message:
+        return respond(message, context, answer_training)
 
     @app.evaluate()
-    def answer_evaluate(message: Message, context: Context) -> Message:
-        def reply(site: SiteConfig) -> RecordDict:
-            request, tensors, _ = read_request(message.content)
-            return build_evaluation_reply(request.round, evaluate(site, request, tensors))
-
-        return guarded(message, context, reply)
+    def evaluate(message: Message, context: Context) -> Message:
+        return respond(message, context, answer_evaluation)
 
     return app
 
@@ -115,31 +139,47 @@ def simulated_site(run: RunConfig, name: str) -> SiteConfig:
         decode_workers=run.data.workers,
         device=run.device,
         devices=run.devices,
+        # Whoever runs a simulation is server and site in one: the model's files are the run's own.
+        policy=SitePolicy(model_files=["/"]),
+        simulated=True,
     )
 
 
-def _guarded(
-    message: Message,
-    site_of: Callable[[], SiteConfig],
-    reply: Callable[[SiteConfig], RecordDict],
-    on_error: Callable[[Exception], None],
-) -> Message:
-    site: SiteConfig | None = None
+def _error_reply(message: Message, error: Exception) -> Message:
+    code = error.code if isinstance(error, PolicyRefusalError) else _code_of(error)
+    return Message(Error(code=code, reason=error_codes.words_of(code)), reply_to=message)
+
+
+def _code_of(error: Exception) -> int:
+    return next((code for kind, code in ERROR_CODES.items() if isinstance(error, kind)), error_codes.UNEXPECTED)
+
+
+def _write_receipt(site: SiteConfig, context: Context, answer: Answer) -> None:
+    """The receipt is on the disk before the reply leaves."""
+    entry = describe(
+        answer.kind,
+        answer.content,
+        str(context.run_id),
+        norms=answer.norms,
+        run=answer.run,
+        server_round=answer.round,
+        codec=answer.codec,
+    )
+    ReceiptChain(site.receipts_file).append(entry)
+
+
+def _try_to_write_error_receipt(site: SiteConfig, context: Context, code: int) -> None:
+    """An error code tells nothing about a patient, so it leaves even where no receipt can be written."""
+    empty = RecordDict()
+    entry = describe("error", empty, str(context.run_id), norms={}, run="", server_round=0, codec="") | {"code": code}
     try:
-        site = site_of()
-        return Message(reply(site), reply_to=message)
-    except Exception as error:
-        code = next((code for kind, code in ERROR_CODES.items() if isinstance(error, kind)), error_codes.UNEXPECTED)
-        _log_at_site(site, message.metadata.message_type)
-        on_error(error)
-        return Message(Error(code=code, reason=error_codes.words_of(code)), reply_to=message)
+        ReceiptChain(site.receipts_file).append(entry)
+    except CheckpointError as error:
+        _log_at_site(site, f"no receipt of error code {code}: {error}\n")
 
 
-def _log_at_site(site: SiteConfig | None, what: str) -> None:
-    text = f"{what} failed\n{traceback.format_exc()}"
+def _log_at_site(site: SiteConfig, text: str) -> None:
     logger.debug("%s", text)
-    if site is None:
-        return
     try:
         log = Path(site.folder).with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)

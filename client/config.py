@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from medvlmoe.configuration import from_mapping
+from client.policy import SitePolicy
+from medvlmoe.configuration import from_mapping, to_mapping
 from medvlmoe.data.audit.config import LeakAuditConfig
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.errors import ConfigError
@@ -67,6 +69,8 @@ class SiteConfig:
             not there and part of the image encoder is frozen.
         text_weights: likewise of ``model.text.weights``.
         server: the way to the federation; ``None`` in a simulation.
+        policy: what may be asked and what may leave.
+        simulated: set by a simulation, never in the file: nothing leaves the machine, and no receipts are kept.
     """
 
     name: str
@@ -84,25 +88,55 @@ class SiteConfig:
     vision_weights: str | None = None
     text_weights: str | None = None
     server: ConnectionConfig | None = None
+    policy: SitePolicy = field(default_factory=SitePolicy)
+    simulated: bool = False
+
+    @property
+    def receipts_file(self) -> Path:
+        """The receipts of everything that left this site."""
+        return Path(self.folder) / "receipts.jsonl"
 
 
 def read_site_config(path: Path) -> SiteConfig:
     """Read ``site.yaml``; relative folders and files start from the file's own folder.
 
+    ``policy`` may be the name of a YAML file that holds it, so that somebody else can own that file.
+
     Raises:
         ConfigError: the file is missing, is not YAML, or has an unknown key.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    config = from_mapping(SiteConfig, values or {})
+    values = _read_yaml(path)
+    if isinstance(values.get("policy"), str):
+        policy_file = path.parent / Path(values["policy"]).expanduser()
+        values["policy"] = to_mapping(read_policy(policy_file))
+    if "simulated" in values:
+        raise ConfigError(f"{path}: 'simulated' is not for a site's file; delete it")
+    config = from_mapping(SiteConfig, values)
     for holder, names in ((config, ("folder", "cache", "data_root")), (config.server, ("root_certificates", "key"))):
         for name in names if holder is not None else ():
             value = getattr(holder, name)
             if value is not None:
                 setattr(holder, name, str(path.parent / Path(value).expanduser()))
     return config
+
+
+def read_policy(path: Path) -> SitePolicy:
+    """Read a policy from a file of its own.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or has an unknown key.
+    """
+    return from_mapping(SitePolicy, _read_yaml(path))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    if not isinstance(values or {}, dict):
+        raise ConfigError(f"{path} holds no keys; write name: value lines")
+    return values or {}
 
 
 def _refuse_other_than_host_and_port(key: str, value: str) -> None:

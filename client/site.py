@@ -11,8 +11,9 @@ import torch
 
 from client.config import SiteConfig
 from client.facts import audit_numbers, data_facts
+from client.policy.disclosure import check_cohort, released_labels, released_metrics, released_routes
 from client.resident import SPLITS, own_label_space, resident_dataset, resident_model
-from client.state import OptimizerStates
+from client.state import RoundTensors
 from medvlmoe.model import MedVLMoE
 from medvlmoe.training import Trainer
 from medvlmoe.training.config import TrainingConfig
@@ -39,17 +40,20 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
 
     Raises:
         LeakError: the site's text leaks its labels.
+        PolicyRefusalError: too few examples or patients.
     """
+    label_space, policy = request.label_space, site.policy
+    train_set = resident_dataset(site, "train", label_space, request.model)
+    check_cohort(policy, train_set)
     text_numbers = audit_numbers(site, request.run)
     trainer, model = _trainer(site, request, tensors)
-    states = OptimizerStates(Path(site.folder), request.run)
+    states = RoundTensors(Path(site.folder), request.run, "optimizer")
     before = states.before(request.round) if request.keep_optimizer_state else None
     if before is not None:
         trainer.load_optimizer_tensors(before)
 
-    label_space = request.label_space
-    validation = trainer.evaluate(resident_dataset(site, "validation", label_space, request.model), intervals=False)
-    train_set = resident_dataset(site, "train", label_space, request.model)
+    validation_set = resident_dataset(site, "validation", label_space, request.model)
+    validation = trainer.evaluate(validation_set, intervals=False, min_patients=policy.min_cell)
     model.reset_routed_samples()
     observed_labels_Y = torch.zeros(len(label_space.labels), dtype=torch.float64)
     loss, steps, started = 0.0, 0, time.monotonic()
@@ -58,23 +62,23 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
         observed_labels_Y += result.observed_labels_Y
         loss = result.mean_loss
         steps += result.steps
-    train_seconds = time.monotonic() - started
+    training_metrics: dict[str, Metric] = {
+        "train_loss": loss,
+        "train_steps": float(steps),
+        "train_seconds": round(time.monotonic() - started, 3),
+        "left_out": float(sum(train_set.left_out.values())),
+    }
     if request.keep_optimizer_state:
         states.save(request.round, trainer.optimizer_tensors())
     return SiteUpdate(
         round=request.round,
         tensors=exchanged_tensors(model),
         examples=float(len(train_set)),
-        routed_samples_K=model.routed_samples().double(),
-        observed_labels_Y=observed_labels_Y,
-        metrics={
-            "train_loss": loss,
-            "train_steps": float(steps),
-            "train_seconds": round(train_seconds, 3),
-            "left_out": float(sum(train_set.left_out.values())),
-            **{f"validation_{name}": value for name, value in _metrics(validation).items()},
-            **data_facts(site, text_numbers, train_set.left_out),
-        },
+        routed_samples_K=released_routes(policy, model.routed_samples().double(), request.local_epochs),
+        observed_labels_Y=released_labels(policy, observed_labels_Y, train_set),
+        metrics=released_metrics(policy, training_metrics, train_set)
+        | released_metrics(policy, _metrics(validation, "validation_"), validation_set)
+        | released_metrics(policy, data_facts(site, text_numbers, train_set.left_out), train_set),
     )
 
 
@@ -91,9 +95,9 @@ def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch
         if split not in SPLITS:
             raise ValueError("a split that does not exist")
         dataset = resident_dataset(site, split, request.label_space, request.model)
-        found = trainer.evaluate(dataset, intervals=request.intervals)
-        metrics.update({f"{split}/{name}": value for name, value in _metrics(found).items()})
-        metrics.update(data_facts(site, text_numbers, dataset.left_out))
+        found = trainer.evaluate(dataset, intervals=request.intervals, min_patients=site.policy.min_cell)
+        metrics |= released_metrics(site.policy, _metrics(found, f"{split}/"), dataset)
+        metrics |= released_metrics(site.policy, data_facts(site, text_numbers, dataset.left_out), dataset)
     return metrics
 
 
@@ -118,7 +122,7 @@ def _training_here(site: SiteConfig, training: TrainingConfig) -> TrainingConfig
     return dataclasses.replace(training, **{name: value for name, value in own.items() if value is not None})
 
 
-def _metrics(evaluation: Evaluation) -> dict[str, Metric]:
+def _metrics(evaluation: Evaluation, prefix: str) -> dict[str, Metric]:
     low, high = evaluation.auc_ci or (None, None)
     found = {
         "n": evaluation.n,
@@ -131,4 +135,4 @@ def _metrics(evaluation: Evaluation) -> dict[str, Metric]:
     }
     for name, mean in evaluation.subset_auc.items():
         found |= {f"subset/{name}/{key}": value for key, value in mean.items()}
-    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+    return {prefix + name: value for name, value in found.items() if value is not None and math.isfinite(value)}

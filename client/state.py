@@ -1,6 +1,6 @@
-"""What a site keeps between rounds: the optimizer's moments after each of its last two rounds.
+"""What a site keeps between rounds: tensors after each of its last two rounds.
 
-Kept by round, so that a run which is resumed one round earlier finds the moments of that round.
+Kept by round, so that a run which is resumed one round earlier finds the state of that round.
 """
 
 import re
@@ -24,19 +24,21 @@ def run_folder(folder: Path, run: str) -> Path:
     return folder / "state" / run
 
 
-class OptimizerStates:
-    """Optimizer state of one run at one site, by round.
+class RoundTensors:
+    """Tensors of one kind, of one run at one site, by round.
 
     Args:
         folder: the site's folder.
         run: identity of the run, chosen by the server.
+        kind: what they are: ``optimizer`` (its moments) or ``residual`` (what rounding kept from the server).
 
     Raises:
         ValueError: the run's identity is not a plain name.
     """
 
-    def __init__(self, folder: Path, run: str) -> None:
+    def __init__(self, folder: Path, run: str, kind: str) -> None:
         self.folder = run_folder(folder, run)
+        self._kind = kind
 
     def before(self, server_round: int) -> dict[str, torch.Tensor] | None:
         """The state after this site's last round before ``server_round``; ``None`` if it has taken part in none."""
@@ -50,7 +52,8 @@ class OptimizerStates:
             self._file(number).unlink()
 
     def _rounds(self) -> list[int]:
-        return sorted(int(file.stem.removeprefix("optimizer-")) for file in self.folder.glob("optimizer-*.safetensors"))
+        files = self.folder.glob(f"{self._kind}-*.safetensors")
+        return sorted(int(file.stem.removeprefix(f"{self._kind}-")) for file in files)
 
     def _file(self, server_round: int) -> Path:
-        return self.folder / f"optimizer-{server_round:05d}.safetensors"
+        return self.folder / f"{self._kind}-{server_round:05d}.safetensors"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from client.config import ConnectionConfig, SiteConfig, read_site_config
+from client.launcher.programs import write_programs
 from medvlmoe.errors import ConfigError
 
 _USAGE = """medvlmoe supernode site.yaml
@@ -22,14 +23,16 @@ def supernode(arguments: list[str]) -> int:
         print(_USAGE)
         return 0 if "--help" in arguments or "-h" in arguments else 2
     path = Path(arguments[0]).absolute()
-    command = supernode_command(read_site_config(path), path)
-    # Flower's programs start each other by name: those beside this Python, whatever the PATH was.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    program = shutil.which(command[0])
+    site = read_site_config(path)
+    command = supernode_command(site, path)
+    # Flower's programs lie beside this Python, whatever the PATH is.
+    there = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    program = shutil.which(command[0], path=there)
     if program is None:
         raise ConfigError(f"{command[0]} is not installed; install medvlmoe again")
+    environment = {**os.environ, "PATH": str(write_programs(Path(site.folder) / "programs"))}
     os.chdir(path.parent)
-    os.execv(program, command)
+    os.execve(program, command, environment)
 
 
 def supernode_command(site: SiteConfig, path: Path) -> list[str]:

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from server.inbox import Inbox
 from server.spool import UploadStalledError
 from server.status import RunStatus
-from strategies.error_codes import REFUSED_BY_POLICY, words_of
+from strategies.error_codes import is_refusal, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class Replies:
 
 def failure_words(code: int) -> str:
     """The state of a site whose reply is an error."""
-    return words_of(code) if code == REFUSED_BY_POLICY else f"failed: {words_of(code)} (code {code})"
+    return words_of(code) if is_refusal(code) else f"failed: {words_of(code)} (code {code})"
 
 
 class _Ends:

@@ -4,14 +4,19 @@ import logging
 import time
 from collections.abc import Sequence
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError, QuorumError
 from strategies.config import FederationConfig
 from strategies.error_codes import words_of
-from strategies.messages import InvalidMessageError, SiteIntroduction, read_introduction
+from strategies.messages import (
+    InvalidMessageError,
+    SiteIntroduction,
+    build_introduction_request,
+    read_introduction,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +112,7 @@ class Roster:
     def _ask(self, nodes: Sequence[int], seconds: float) -> list[str]:
         """Ask nodes who they are; the names that are new or have moved to another node."""
         found: list[str] = []
-        requests = [Message(RecordDict(), dst_node_id=node, message_type="query") for node in nodes]
+        requests = [Message(build_introduction_request(), dst_node_id=node, message_type="query") for node in nodes]
         waiting = dict(zip(self._grid.push_messages(requests), nodes, strict=True)) if requests else {}
         deadline = time.monotonic() + seconds
         while waiting and time.monotonic() < deadline:

@@ -114,7 +114,7 @@ class RoundLoop:
                 "round %d, attempt %d: %d of %d sites, model unchanged", server_round, attempt + 1,
                 len(record.merged), quorum,
             )  # fmt: skip
-        absent = {**record.failed, **record.rejected, **self.replies.missing}
+        absent = {**record.failed, **record.rejected, **record.refused, **self.replies.missing}
         listed = "; ".join(f"{site}: {reason}" for site, reason in sorted(absent.items()))
         raise QuorumError(f"round {server_round} did not reach its quorum of {quorum} sites ({listed})")
 
@@ -140,7 +140,8 @@ class RoundLoop:
             "seconds": round(seconds, 3),
             "validation_auc_before": self.state.auc_by_round.get(server_round - 1),
             "sites": self._site_lines(),
-            "bytes_by_group": self._bytes_by_group(),
+            "bytes_by_group": self._bytes_by_group(self.strategy.codec),
+            "reply_bytes_by_group": self._bytes_by_group(self.strategy.upload_codec),
             "expert_samples": [
                 sum(float(part.weights.experts_K[k]) for part in record.merged.values()) for k in experts
             ],
@@ -179,6 +180,7 @@ class RoundLoop:
         }
         lines |= {site: {"outcome": "rejected", "reason": reason} for site, reason in record.rejected.items()}
         lines |= {site: {"outcome": "failed", "reason": reason} for site, reason in record.failed.items()}
+        lines |= {site: {"outcome": "refused by policy", "reason": why} for site, why in record.refused.items()}
         lines |= {site: {"outcome": "no reply", "reason": why} for site, why in self.replies.missing.items()}
         return lines
 
@@ -212,7 +214,7 @@ class RoundLoop:
             splits=splits,
             intervals=intervals,
         )
-        return build_request(round_config, self.model.exchanged, self.strategy.codec)
+        return build_request(round_config, self.model.exchanged, self.strategy.codec, self.strategy.upload_codec)
 
     def _validate(self) -> dict[str, float]:
         self.status.phase("validating")
@@ -228,13 +230,13 @@ class RoundLoop:
         known = max(self.state.auc_by_round, default=0)
         return patience > 0 and best is not None and known - best >= patience
 
-    def _bytes_by_group(self) -> dict[str, int]:
-        # One site, one direction: the reply has the same tensors in the same format as the request.
-        codec = codec_by_name(self.strategy.codec)
+    def _bytes_by_group(self, codec: str) -> dict[str, int]:
+        """Of one site and one direction: the reply has the same tensors as the request."""
+        byte_count = codec_by_name(codec).byte_count
         counts: dict[str, int] = {}
         for name, tensor in self.model.exchanged.items():
             group = parameter_group(name)
-            counts[group] = counts.get(group, 0) + codec.byte_count(tensor)
+            counts[group] = counts.get(group, 0) + byte_count(tensor.shape)
         return counts
 
     def _restore(self) -> ServerState:

@@ -10,4 +10,10 @@ __all__ = ["FedAvg", "PerExpertFedAvg", "build_strategy"]
 def build_strategy(config: StrategyConfig, *, expert_count: int, label_count: int, quorum: int) -> FedAvg:
     """The strategy that the configuration names."""
     strategy = {"per_expert": PerExpertFedAvg, "fedavg": FedAvg}[config.name]
-    return strategy(expert_count=expert_count, label_count=label_count, codec=config.codec, quorum=quorum)
+    return strategy(
+        expert_count=expert_count,
+        label_count=label_count,
+        codec=config.codec,
+        upload_codec=config.upload_codec,
+        quorum=quorum,
+    )

@@ -1,51 +1,93 @@
 """Number formats of parameters on the wire.
 
 Flower's arrays are numpy arrays, which have no bfloat16: its 16 bits travel as an int16 view.
+
+A format that rounds carries the *change* of the parameters from a site to the server, never the parameters: rounding
+to 8 or 16 bits would swallow changes that are small beside the parameters themselves.
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from flwr.app import Array
 
-from strategies.config import CODECS
+from strategies.config import UPLOAD_CODECS
+from strategies.int8 import Int8Rows
+
+
+class Codec(Protocol):
+    """One number format."""
+
+    @property
+    def name(self) -> str:
+        """As in ``strategy.codec``."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether decoding gives back every bit of a float32 tensor."""
+
+    def encode(self, tensor: torch.Tensor) -> Array:
+        """A float tensor as a Flower array."""
+
+    def decode(self, array: Array, shape: torch.Size | None = None) -> torch.Tensor:
+        """A Flower array of this format as a float32 tensor.
+
+        Args:
+            array: what was received.
+            shape: the shape that the tensor must have; ``None``: take it as it comes.
+
+        Raises:
+            ValueError: another number format or shape, or bytes that are no array.
+        """
+
+    def byte_count(self, shape: torch.Size) -> int:
+        """Bytes of a tensor of this shape on the wire (without Flower's headers)."""
 
 
 @dataclass(frozen=True)
-class Codec:
-    """One number format: the torch type of the values and the numpy type that carries their bits.
-
-    Encoding to float32 and back is exact; the others round to nearest.
-    """
+class FloatFormat:
+    """Values of one floating-point type. Encoding to float32 and back is exact; the others round to nearest."""
 
     name: str
     value_type: torch.dtype
     wire_type: np.dtype
 
+    @property
+    def exact(self) -> bool:
+        """Only float32 loses nothing."""
+        return self.value_type is torch.float32
+
     def encode(self, tensor: torch.Tensor) -> Array:
-        """A float tensor as a Flower array."""
+        """See :class:`Codec`."""
         values = tensor.detach().to("cpu", self.value_type).contiguous()
         bits = values.view(torch.int16) if self.value_type is torch.bfloat16 else values
         return Array(bits.numpy())
 
-    def decode(self, array: Array) -> torch.Tensor:
-        """A Flower array of this format as a float32 tensor.
-
-        Raises:
-            ValueError: the array carries another number format, or its bytes are not an array.
-        """
+    def decode(self, array: Array, shape: torch.Size | None = None) -> torch.Tensor:
+        """See :class:`Codec`."""
         values = array.numpy()
         if values.dtype != self.wire_type:
             raise ValueError(f"{values.dtype} where codec {self.name} sends {self.wire_type}")
+        if shape is not None and values.shape != tuple(shape):
+            raise ValueError(f"has shape {values.shape}, not {tuple(shape)}")
         tensor = torch.from_numpy(values)
         if self.value_type is torch.bfloat16:
             tensor = tensor.view(torch.bfloat16)
         return tensor.to(torch.float32)
 
-    def byte_count(self, tensor: torch.Tensor) -> int:
-        """Bytes of the tensor's values on the wire (without Flower's headers)."""
-        return tensor.numel() * self.wire_type.itemsize
+    def byte_count(self, shape: torch.Size) -> int:
+        """See :class:`Codec`."""
+        return shape.numel() * self.wire_type.itemsize
+
+
+_CODECS: dict[str, Codec] = {
+    "float32": FloatFormat("float32", torch.float32, np.dtype("float32")),
+    "float16": FloatFormat("float16", torch.float16, np.dtype("float16")),
+    "bfloat16": FloatFormat("bfloat16", torch.bfloat16, np.dtype("int16")),
+    "int8": Int8Rows(),
+}
 
 
 def codec_by_name(name: str) -> Codec:
@@ -54,8 +96,6 @@ def codec_by_name(name: str) -> Codec:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in CODECS:
-        raise ValueError(f"no codec '{name}'; there are {', '.join(CODECS)}")
-    value_type = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
-    wire_type = {"float32": "float32", "float16": "float16", "bfloat16": "int16"}[name]
-    return Codec(name, value_type, np.dtype(wire_type))
+    if name not in _CODECS:
+        raise ValueError(f"no codec '{name}'; there are {', '.join(UPLOAD_CODECS)}")
+    return _CODECS[name]

@@ -6,6 +6,7 @@ from medvlmoe.errors import ConfigError
 
 STRATEGIES = ("per_expert", "fedavg")
 CODECS = ("float32", "float16", "bfloat16")
+UPLOAD_CODECS = (*CODECS, "int8")
 
 
 @dataclass(kw_only=True)
@@ -15,16 +16,24 @@ class StrategyConfig:
     Attributes:
         name: ``per_expert`` (each expert weighted by the samples routed to it) or ``fedavg`` (all by examples).
         codec: number format of the parameters on the wire: ``float32``, ``float16`` or ``bfloat16``.
+        upload_codec: number format of what the sites send back: one of those, or ``int8`` with error feedback;
+            ``None``: as ``codec``. All but ``float32`` carry the change of the parameters.
     """
 
     name: str = "per_expert"
     codec: str = "float32"
+    upload_codec: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in STRATEGIES:
             raise ConfigError(f"strategy.name={self.name}: choose one of {', '.join(STRATEGIES)}")
         if self.codec not in CODECS:
-            raise ConfigError(f"strategy.codec={self.codec}: choose one of {', '.join(CODECS)}")
+            hint = "; int8 is for strategy.upload_codec" if self.codec in UPLOAD_CODECS else ""
+            raise ConfigError(f"strategy.codec={self.codec}: choose one of {', '.join(CODECS)}{hint}")
+        if self.upload_codec is not None and self.upload_codec not in UPLOAD_CODECS:
+            raise ConfigError(
+                f"strategy.upload_codec={self.upload_codec}: choose one of {', '.join(UPLOAD_CODECS)}, or null"
+            )
 
 
 @dataclass(kw_only=True)

@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import Strategy
 
 from medvlmoe.model.groups import parameter_group
 from strategies.codecs import codec_by_name
+from strategies.error_codes import is_refusal, words_of
 from strategies.merge import StreamingMerge
 from strategies.messages import InvalidMessageError, SiteUpdate, decode_arrays, encode_arrays, read_reply
 from strategies.weights import GroupWeights, weights_by_examples
@@ -44,11 +45,13 @@ class MergeRecord:
         merged: contributions by site name, in the order of the merge.
         rejected: reason by site name, for replies that break the message contract.
         failed: reason by site name, for sites that answered with an error.
+        refused: the same for sites whose own policy forbade the round.
     """
 
     merged: dict[str, Contribution] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 class FedAvg(Strategy):
@@ -62,6 +65,7 @@ class FedAvg(Strategy):
         expert_count: experts of the model (length of the routed counts).
         label_count: rows of the head.
         codec: number format on the wire.
+        upload_codec: number format of the replies; ``None``: the same.
         quorum: valid replies that a merge needs; below it ``aggregate_train`` returns no parameters.
 
     Attributes:
@@ -70,10 +74,19 @@ class FedAvg(Strategy):
         record: what happened to the replies of the last ``aggregate_train``.
     """
 
-    def __init__(self, *, expert_count: int, label_count: int, codec: str = "float32", quorum: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        expert_count: int,
+        label_count: int,
+        codec: str = "float32",
+        upload_codec: str | None = None,
+        quorum: int = 1,
+    ) -> None:
         self.expert_count = expert_count
         self.label_count = label_count
         self.codec = codec_by_name(codec).name
+        self.upload_codec = codec_by_name(upload_codec or codec).name
         self.quorum = quorum
         self.site_names: dict[int, str] = {}
         self.site_of_request: dict[str, str] = {}
@@ -123,7 +136,11 @@ class FedAvg(Strategy):
         for reply in replies:
             site = self._site_of(reply)
             if reply.has_error():
-                self.record.failed[site] = f"error code {reply.error.code}"
+                code = reply.error.code
+                if is_refusal(code):
+                    self.record.refused[site] = f"{words_of(code)} (code {code})"
+                else:
+                    self.record.failed[site] = f"error code {code}"
                 continue
             try:
                 self._fold(merge, site, reply.content, server_round)
@@ -152,7 +169,9 @@ class FedAvg(Strategy):
 
     def summary(self) -> None:
         """Log the strategy's settings."""
-        logger.info("%s: codec %s, quorum %d", type(self).__name__, self.codec, self.quorum)
+        logger.info(
+            "%s: codec %s, replies in %s, quorum %d", type(self).__name__, self.codec, self.upload_codec, self.quorum
+        )
 
     def _requests(
         self, kind: str, tensors: Mapping[str, torch.Tensor], config: ConfigRecord, grid: Grid
@@ -170,7 +189,7 @@ class FedAvg(Strategy):
         update = read_reply(
             content,
             base=self._base,
-            codec=self.codec,
+            codec=self.upload_codec,
             server_round=server_round,
             expert_count=self.expert_count,
             label_count=self.label_count,

@@ -1,17 +1,21 @@
 """The message contract between server and sites: what each request and reply holds, and how it is checked.
 
-Train request   ``arrays`` ArrayRecord, ``config`` ConfigRecord (one JSON text and the codec's name)
+Train request   ``arrays`` ArrayRecord, ``config`` ConfigRecord (one JSON text, the server's version, two codec names)
 Train reply     ``arrays`` ArrayRecord, ``metrics`` MetricRecord, ``weights`` MetricRecord
 Evaluate        request as for training; reply ``metrics`` only
-Introduction    a query without content; reply ``site`` ConfigRecord (one JSON text: name, label space, version)
+Introduction    ``config`` ConfigRecord (the server's version); reply ``site`` ConfigRecord (one JSON text: name, label
+                space, version)
 
+``arrays`` of a reply are the trained parameters in float32, or their change in a shorter format.
 Only numbers and names of labels leave a site. Nothing is unpickled.
 """
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -23,6 +27,7 @@ from medvlmoe.errors import ConfigError
 from medvlmoe.model.config import MedVLMoEConfig
 from medvlmoe.training.config import TrainingConfig
 from strategies.codecs import codec_by_name
+from strategies.config import CODECS
 
 Metric = float | list[float]
 
@@ -70,7 +75,7 @@ class SiteUpdate:
 
     Attributes:
         round: the round it answers.
-        tensors: trainable parameters after local training.
+        tensors: trainable parameters after local training (while it travels in a format that rounds: their change).
         examples: training examples of the site.
         routed_samples_K: samples that the router sent to each expert during the round.
         observed_labels_Y: known labels seen, by head row.
@@ -100,8 +105,34 @@ class SiteIntroduction:
     version: str
 
 
-def build_request(config: RoundConfig, tensors: Mapping[str, torch.Tensor], codec: str) -> RecordDict:
-    """A train or evaluate request."""
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A train or evaluate request, read and checked.
+
+    Attributes:
+        config: what the server decided.
+        tensors: the global parameters.
+        reply_codec: number format that the server wants back.
+        version: version of the framework at the server.
+    """
+
+    config: RoundConfig
+    tensors: "ReceivedTensors"
+    reply_codec: str
+    version: str
+
+
+def build_request(
+    config: RoundConfig, tensors: Mapping[str, torch.Tensor], codec: str, reply_codec: str | None = None
+) -> RecordDict:
+    """A train or evaluate request.
+
+    Args:
+        config: what the server decides.
+        tensors: the global parameters.
+        codec: their number format on the wire.
+        reply_codec: number format of the replies; ``None``: the same.
+    """
     decided = {
         **{name: getattr(config, name) for name in _PLAIN_FIELDS},
         "model": to_mapping(config.model),
@@ -112,22 +143,33 @@ def build_request(config: RoundConfig, tensors: Mapping[str, torch.Tensor], code
     return RecordDict(
         {
             "arrays": encode_arrays(tensors, codec),
-            "config": ConfigRecord({"codec": codec, "round": json.dumps(decided)}),
+            "config": ConfigRecord(
+                {
+                    "version": version("medvlmoe"),
+                    "codec": codec,
+                    "reply_codec": reply_codec or codec,
+                    "round": json.dumps(decided),
+                }
+            ),
         }
     )
 
 
-def read_request(content: RecordDict) -> tuple[RoundConfig, "ReceivedTensors", str]:
-    """The round's configuration, the global parameters and the codec of a request.
+def read_request(content: RecordDict) -> Request:
+    """A train or evaluate request.
 
     Raises:
-        InvalidMessageError: a record or key is missing, or a value is malformed.
-        ConfigError: the server set a key that does not exist.
+        InvalidMessageError: a record or key is missing, a value is malformed, or there is a key that the server has
+            no say in.
     """
     try:
         record = _record(content, "config", ConfigRecord)
-        codec = str(record["codec"])
+        _only_keys(record, _CONFIG_KEYS, "the request's config")
+        if record["codec"] not in CODECS:
+            raise InvalidMessageError(f"parameters in codec '{record['codec']}'; there are {', '.join(CODECS)}")
+        codec_by_name(str(record["reply_codec"]))
         decided = json.loads(str(record["round"]))
+        _only_keys(decided, (*_PLAIN_FIELDS, *_NESTED_FIELDS), "the round")
         config = RoundConfig(
             **{name: decided[name] for name in _PLAIN_FIELDS},
             model=from_mapping(MedVLMoEConfig, decided["model"]),
@@ -135,13 +177,22 @@ def read_request(content: RecordDict) -> tuple[RoundConfig, "ReceivedTensors", s
             training=from_mapping(TrainingConfig, decided["training"]),
             splits=tuple(decided["splits"]),
         )
-        return config, ReceivedTensors(_record(content, "arrays", ArrayRecord), codec), codec
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        if not isinstance(config.run, str) or not _PLAIN_NAME.fullmatch(config.run):
+            raise InvalidMessageError("the run's identity is not a plain name")
+        return Request(
+            config=config,
+            tensors=ReceivedTensors(_record(content, "arrays", ArrayRecord), str(record["codec"])),
+            reply_codec=str(record["reply_codec"]),
+            version=str(record["version"]),
+        )
+    except InvalidMessageError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, ConfigError) as error:
         raise InvalidMessageError(f"malformed request: {error}") from error
 
 
 def build_reply(update: SiteUpdate, codec: str) -> RecordDict:
-    """A train reply."""
+    """A train reply. ``update.tensors`` are the parameters for ``float32`` and their change for the other codecs."""
     return RecordDict(
         {
             "arrays": encode_arrays(update.tensors, codec),
@@ -195,11 +246,8 @@ def read_reply(
         raise InvalidMessageError("weight 'examples' is zero: nothing was trained")
     arrays = _record(content, "arrays", ArrayRecord)
     _same_names(arrays, base)
-    update.tensors = ReceivedTensors(arrays, codec)
+    update.tensors = ReceivedTensors(arrays, codec, base)
     for name, tensor in update.tensors.items():
-        shape = base[name].shape
-        if tensor.shape != shape:
-            raise InvalidMessageError(f"'{name}' has shape {tuple(tensor.shape)}, not {tuple(shape)}")
         if not bool(torch.isfinite(tensor).all()):
             raise InvalidMessageError(f"'{name}' holds NaN or infinity")
     return update
@@ -223,6 +271,22 @@ def read_evaluation_reply(content: RecordDict, server_round: int) -> dict[str, M
         if not all(math.isfinite(number) for number in (value if isinstance(value, list) else [value])):
             raise InvalidMessageError(f"metric '{name}' is not finite")
     return metrics
+
+
+def build_introduction_request() -> RecordDict:
+    """The question who a site is."""
+    return RecordDict({"config": ConfigRecord({"version": version("medvlmoe")})})
+
+
+def read_introduction_request(content: RecordDict) -> str:
+    """The version of the framework at the server.
+
+    Raises:
+        InvalidMessageError: the server does not tell it, or tells more.
+    """
+    record = _record(content, "config", ConfigRecord)
+    _only_keys(record, ("version",), "the query's config")
+    return str(record.get("version", ""))
 
 
 def build_introduction(introduction: SiteIntroduction) -> RecordDict:
@@ -269,23 +333,31 @@ def decode_arrays(arrays: ArrayRecord, codec: str) -> dict[str, torch.Tensor]:
 class ReceivedTensors(Mapping[str, torch.Tensor]):
     """Flower arrays as float32 tensors, each decoded when it is asked for: a large model is never there twice.
 
+    Args:
+        arrays: what was received.
+        codec: its number format.
+        base: for a reply, the parameters that were sent out: they give the shapes, and a codec that is not exact
+            carries the change from them.
+
     Raises:
-        InvalidMessageError: unknown codec; when a tensor is asked for: its array has another number format.
+        InvalidMessageError: unknown codec; when a tensor is asked for: its array has another number format or shape.
     """
 
-    def __init__(self, arrays: ArrayRecord, codec: str) -> None:
+    def __init__(self, arrays: ArrayRecord, codec: str, base: Mapping[str, torch.Tensor] | None = None) -> None:
         try:
-            self._decode = codec_by_name(codec).decode
+            self._codec = codec_by_name(codec)
         except ValueError as error:
             raise InvalidMessageError(str(error)) from error
-        self._arrays = arrays
+        self._arrays, self._base = arrays, base
 
     def __getitem__(self, name: str) -> torch.Tensor:
         array = self._arrays[name]
+        base = None if self._base is None else self._base[name]
         try:
-            return self._decode(array)
+            tensor = self._codec.decode(array, None if base is None else base.shape)
         except (ValueError, TypeError, EOFError) as error:
-            raise InvalidMessageError(f"'{name}': {error}") from error
+            raise InvalidMessageError(f"'{name}' {error}") from error
+        return tensor if base is None or self._codec.exact else base + tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -296,6 +368,15 @@ class ReceivedTensors(Mapping[str, torch.Tensor]):
 
 _PLAIN_FIELDS = ("run", "round", "rounds", "local_epochs", "keep_optimizer_state", "seed", "intervals",
                  "frozen_sums")  # fmt: skip
+_NESTED_FIELDS = ("model", "label_space", "training", "splits")
+_CONFIG_KEYS = ("version", "codec", "reply_codec", "round")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,127}", re.ASCII)
+
+
+def _only_keys(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise InvalidMessageError(f"{where} sets '{unknown[0]}', which the server has no say in" + _and_more(unknown))
 
 
 def _record(content: RecordDict, name: str, kind: type) -> Any:

@@ -25,20 +25,21 @@ def introduce(message: Message, context: Context) -> Message:
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    request, tensors, codec = read_request(message.content)
+    received = read_request(message.content)
+    request = received.config
     experts, labels = request.model.moe.experts, len(request.label_space.labels)
     update = SiteUpdate(
         round=request.round,
-        tensors=tensors,
+        tensors=received.tensors,  # type: ignore[arg-type]
         examples=100.0,
         routed_samples_K=[25.0] * experts,  # type: ignore[arg-type]
         observed_labels_Y=[100.0] * labels,  # type: ignore[arg-type]
         metrics={"validation_auc": 0.5},
     )
-    return Message(build_reply(update, codec), reply_to=message)
+    return Message(build_reply(update, received.reply_codec), reply_to=message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    request, _, _ = read_request(message.content)
+    request = read_request(message.content).config
     return Message(build_evaluation_reply(request.round, {"test/auc": 0.5, "test/n": 10.0}), reply_to=message)

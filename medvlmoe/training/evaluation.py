@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from medvlmoe.data.known_labels import SUBSETS
@@ -62,6 +64,7 @@ def evaluate_scores(
     resamples: int,
     seed: int,
     loss: float | None = None,
+    min_patients: int = 1,
 ) -> Evaluation:
     """Metrics of scores against labels.
 
@@ -73,6 +76,7 @@ def evaluate_scores(
         resamples: bootstrap resamples; 0 leaves the interval out.
         seed: of the bootstrap.
         loss: passed on.
+        min_patients: a label with fewer positive or fewer negative patients has no part in ``auc`` and ``auc_ci``.
     """
     scores, labels = scores_NY.numpy(), labels_NY.numpy()
     ranked = {
@@ -81,7 +85,12 @@ def evaluate_scores(
         if not labels_NY[:, place].isnan().all()
     }
     per_label = {name: label.area() for name, label in ranked.items()}
-    auc, labels_averaged = _mean(list(per_label.values()))
+    enough = {
+        name: min_patients <= 1 or _fewest_patients(labels[:, place], patient_ids) >= min_patients
+        for place, name in enumerate(space.labels)
+    }
+    counted = {name: area if enough[name] else None for name, area in per_label.items()}
+    auc, labels_averaged = _mean(list(counted.values()))
     right = rows = 0
     kappas = []
     for block in (block for block in space.blocks if block.exclusive):
@@ -95,14 +104,17 @@ def evaluate_scores(
         n=len(scores),
         auc=auc,
         auc_ci=mean_area_interval(
-            [label for label in ranked.values() if label.defined], patient_ids, resamples=resamples, seed=seed
+            [ranked[name] for name, area in counted.items() if area is not None],
+            patient_ids,
+            resamples=resamples,
+            seed=seed,
         ),
         labels_averaged=labels_averaged,
         accuracy=right / rows if rows else None,
         quadratic_kappa=math.fsum(defined_kappas) / len(defined_kappas) if defined_kappas else None,
         per_label=per_label,
         loss=loss,
-        subset_auc=_subset_means(per_label),
+        subset_auc=_subset_means(counted),
     )
 
 
@@ -119,3 +131,9 @@ def _mean(areas: list[float | None]) -> tuple[float | None, int]:
     """Mean of the defined areas, and how many they are."""
     defined = [area for area in areas if area is not None]
     return (math.fsum(defined) / len(defined) if defined else None), len(defined)
+
+
+def _fewest_patients(labels_N: NDArray[np.floating], patient_ids: Sequence[str]) -> int:
+    """Patients of the rarer class of one label."""
+    classes = (labels_N > 0.5, labels_N <= 0.5)  # NaN is in neither
+    return min(len({patient_ids[row] for row in np.flatnonzero(members).tolist()}) for members in classes)

@@ -127,12 +127,13 @@ class Trainer:
         """Probabilities of all rows, in the dataset's order: float64 on the CPU, shape N x Y."""
         return scores_from_logits(self._forward_all(dataset).logits_NY, self.label_space)
 
-    def evaluate(self, dataset: BatchSource, *, intervals: bool = True) -> Evaluation:
+    def evaluate(self, dataset: BatchSource, *, intervals: bool = True, min_patients: int = 1) -> Evaluation:
         """Metrics on a dataset; neither the model's mode nor any random stream is touched.
 
         Args:
             dataset: rows to judge by; an empty one gives metrics of ``None``.
             intervals: whether to bootstrap confidence intervals.
+            min_patients: see :func:`medvlmoe.training.evaluation.evaluate_scores`.
 
         Raises:
             ConfigError: the model's outputs are not finite.
@@ -148,6 +149,7 @@ class Trainer:
             resamples=self.config.bootstrap_resamples if intervals else 0,
             seed=derive_seed(self.seed, "bootstrap"),
             loss=float(loss) if any(count.terms for count in counts) else None,
+            min_patients=min_patients,
         )
 
     def fit(

@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from medvlmoe.command_line import run
+from medvlmoe.configuration import compose
 from medvlmoe.files import load_tensors, read_json_lines
+from medvlmoe.model import build_model
 from medvlmoe.model.groups import parameter_group
+from strategies.run_config import RunConfig
 
 TWO_SITES = ["~data.sites.chexpert", "~data.sites.mimic_cxr", "~data.sites.pathmnist"]
 QUICK = ["model=tiny", "training.bootstrap_resamples=50", "training.precision=float32"]
@@ -140,6 +143,23 @@ def test_a_half_size_codec_stays_close(tmp_path: Path, phantom_root: Path, codec
     assert all(2 * size["half"][group] == size["full"][group] for group in size["full"])
     for name, tensor in full.items():
         torch.testing.assert_close(half[name], tensor, rtol=0.1, atol=0.05, msg=name)
+
+
+def test_int8_uploads_stay_close_at_a_quarter_of_the_bytes(tmp_path: Path, phantom_root: Path) -> None:
+    more = [*TWO_SITES, "federation.rounds=3", "federation.select=last"]
+    simulate(tmp_path / "full", phantom_root, *more)
+    simulate(tmp_path / "int8", phantom_root, *more, "strategy.upload_codec=int8")
+    lines = list(read_json_lines(tmp_path / "int8" / "run" / "rounds.jsonl"))
+    for line in lines:
+        sent, returned = (sum(line[key].values()) for key in ("bytes_by_group", "reply_bytes_by_group"))
+        assert 0.25 < returned / sent < 0.28
+    full, int8 = final(tmp_path / "full"), final(tmp_path / "int8")
+    initial = build_model(compose(RunConfig, ["model=tiny"]).model, len(full["head.bias"]), 0).state_dict()
+    for group in ("vision", "text", "fusion", "head"):
+        names = [name for name in full if parameter_group(name) == group]
+        moved = sum(float((full[name] - initial[name]).square().sum()) for name in names) ** 0.5
+        apart = sum(float((int8[name] - full[name]).square().sum()) for name in names) ** 0.5
+        assert apart < 0.2 * moved, (group, apart, moved)
 
 
 def test_fedavg_moves_what_per_expert_leaves_alone(tmp_path: Path, phantom_root: Path) -> None:

@@ -83,7 +83,7 @@ def test_after_enough_replies_the_rest_get_the_grace_period_only(tmp_path: Path)
 @pytest.mark.parametrize(
     ("code", "state"),
     [
-        (106, "refused by policy"),
+        (113, "refused by policy: outside the site's hours"),
         (102, "failed: data (code 102)"),
         (5, "failed: unreachable (code 5)"),
         (8, "failed: the app's process died (code 8)"),

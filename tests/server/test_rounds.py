@@ -45,7 +45,8 @@ def hospital(fault: Fault = lambda site, server_round, message: None) -> ClientA
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        request, tensors, codec = read_request(message.content)
+        received = read_request(message.content)
+        request, tensors, codec = received.config, received.tensors, received.reply_codec
         spoiled = fault(name_of(context), request.round, message)
         if spoiled is not None:
             return spoiled
@@ -62,7 +63,7 @@ def hospital(fault: Fault = lambda site, server_round, message: None) -> ClientA
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        request, _, _ = read_request(message.content)
+        request = read_request(message.content).config
         metrics = {f"{split}/{key}": value for split in request.splits for key, value in (("auc", 0.6), ("n", 9))}
         return Message(build_evaluation_reply(request.round, metrics), reply_to=message)
 
@@ -154,7 +155,8 @@ def hostile(kind: str) -> Fault:
     def fault(site: str, server_round: int, message: Message) -> Message | None:
         if site != "west":
             return None
-        _, tensors, codec = read_request(message.content)
+        received = read_request(message.content)
+        tensors, codec = received.tensors, received.reply_codec
         update = SiteUpdate(
             round=server_round - 1 if kind == "late" else server_round,
             tensors=dict(tensors),

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from medvlmoe.data import LabelSpace
-from medvlmoe.errors import ConfigError
 from medvlmoe.model import MedVLMoEConfig
 from medvlmoe.training.config import TrainingConfig
+from strategies.codecs import codec_by_name
 from strategies.config import CODECS
 from strategies.messages import (
     InvalidMessageError,
@@ -21,10 +22,12 @@ from strategies.messages import (
     SiteUpdate,
     build_evaluation_reply,
     build_introduction,
+    build_introduction_request,
     build_reply,
     build_request,
     read_evaluation_reply,
     read_introduction,
+    read_introduction_request,
     read_reply,
     read_request,
 )
@@ -56,11 +59,12 @@ def read(content: RecordDict) -> SiteUpdate:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_request_comes_back(codec: str) -> None:
-    config, tensors, used = read_request(build_request(round_config(), BASE, codec))
-    assert config == round_config()
-    assert used == codec
+    request = read_request(build_request(round_config(), BASE, codec, "int8"))
+    assert request.config == round_config()
+    assert (request.reply_codec, request.version) == ("int8", version("medvlmoe"))
+    assert read_request(build_request(round_config(), BASE, codec)).reply_codec == codec
     for name, tensor in BASE.items():
-        torch.testing.assert_close(tensors[name], tensor, rtol=0.01, atol=0.01)
+        torch.testing.assert_close(request.tensors[name], tensor, rtol=0.01, atol=0.01)
 
 
 def test_a_reply_comes_back() -> None:
@@ -70,12 +74,59 @@ def test_a_reply_comes_back() -> None:
     assert all(torch.equal(found.tensors[name], update().tensors[name]) for name in BASE)
 
 
-def test_a_request_with_an_unknown_key_is_refused() -> None:
+def spoiled_request(change: Callable[[dict], None]) -> RecordDict:
     content = build_request(round_config(), BASE, "float32")
     decided = json.loads(str(content["config"]["round"]))
-    decided["training"]["upload_images_to"] = "somewhere"
+    change(decided)
     content["config"]["round"] = json.dumps(decided)
-    with pytest.raises(ConfigError, match="upload_images_to"):
+    return content
+
+
+@pytest.mark.parametrize("part", [None, "training", "model"])
+@pytest.mark.parametrize("key", ["device", "data_root", "dataset", "folder", "policy", "upload_images_to"])
+def test_a_server_cannot_set_what_is_the_sites_own(part: str | None, key: str) -> None:
+    def change(decided: dict) -> None:
+        (decided if part is None else decided[part])[key] = "/etc"
+
+    with pytest.raises(InvalidMessageError, match=key):
+        read_request(spoiled_request(change))
+
+
+@pytest.mark.parametrize("key", ["site-config", "policy", "overrides"])
+def test_nor_beside_the_round(key: str) -> None:
+    content = build_request(round_config(), BASE, "float32")
+    content["config"][key] = "mine"
+    with pytest.raises(InvalidMessageError, match=key):
+        read_request(content)
+    query = build_introduction_request()
+    query["config"][key] = "mine"
+    with pytest.raises(InvalidMessageError, match=key):
+        read_introduction_request(query)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda decided: decided.update(run="../../etc"),
+        lambda decided: decided.update(run=7),
+        lambda decided: decided.update(run="x" * 200),
+        lambda decided: decided.update(training=[]),
+        lambda decided: decided["training"].update(batch_size=-1),
+        lambda decided: decided.pop("seed"),
+        lambda decided: decided.update(label_space=3),
+        lambda decided: decided.update(splits=5),
+    ],
+)
+def test_a_malformed_round_is_refused(change: Callable[[dict], None]) -> None:
+    with pytest.raises(InvalidMessageError):
+        read_request(spoiled_request(change))
+
+
+@pytest.mark.parametrize(("key", "value"), [("codec", "int8"), ("codec", "pickle"), ("reply_codec", "pickle")])
+def test_a_request_in_a_format_that_is_none_is_refused(key: str, value: str) -> None:
+    content = build_request(round_config(), BASE, "float32")
+    content["config"][key] = value
+    with pytest.raises(InvalidMessageError, match=value):
         read_request(content)
 
 
@@ -146,6 +197,37 @@ def test_bytes_that_are_no_array_are_refused() -> None:
 def test_a_reply_in_another_format_is_refused() -> None:
     with pytest.raises(InvalidMessageError, match="float16 where codec float32"):
         read(build_reply(update(), "float16"))
+
+
+@pytest.mark.parametrize("codec", ["float16", "bfloat16", "int8"])
+def test_a_format_that_rounds_carries_the_change(codec: str) -> None:
+    """A change far below the format's resolution of the parameters themselves survives."""
+    base = {name: 1000 * tensor for name, tensor in BASE.items()}
+    change = {name: 1e-3 * torch.randn(tensor.shape) for name, tensor in BASE.items()}
+    content = build_reply(update(tensors=change), codec)
+    found = read_reply(content, base=base, codec=codec, server_round=2, expert_count=3, label_count=5)
+    for name, tensor in base.items():
+        sent = codec_by_name(codec).decode(content["arrays"][name], tensor.shape)
+        assert torch.equal(found.tensors[name], tensor + sent)
+        torch.testing.assert_close(sent, change[name], rtol=0.01, atol=1e-5)
+
+
+BAD_INT8 = {
+    "int16 where": np.zeros((3, 6), dtype=np.int16),
+    "in rows": np.zeros((2, 7), dtype=np.int8),
+    "hold no scale": np.zeros((3,), dtype=np.int8),
+    "NaN or infinity": np.full((3, 6), -1, dtype=np.int8),  # a scale of four bytes 255 is NaN
+    "negative scale": np.array([[0, 0, -128, -65, 1, 1]] * 3, dtype=np.int8),
+    "holds -128": np.array([[0, 0, -128, 63, -128, 1]] * 3, dtype=np.int8),
+}
+
+
+@pytest.mark.parametrize("message", BAD_INT8)
+def test_bad_int8_rows_are_refused_by_name(message: str) -> None:
+    content = build_reply(update(), "int8")
+    content["arrays"]["vision.a"] = Array(BAD_INT8[message])
+    with pytest.raises(InvalidMessageError, match=f"'vision.a' .*{message}"):
+        read_reply(content, base=BASE, codec="int8", server_round=2, expert_count=3, label_count=5)
 
 
 def test_evaluation_replies() -> None:

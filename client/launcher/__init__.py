@@ -1,0 +1,1 @@
+"""The site's own way of starting a ClientApp: the code that came with a run is neither unpacked nor imported."""
