@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from medvlmoe.errors import ConfigError
@@ -53,6 +52,8 @@ def _freeze_all_but_last(encoder: nn.Module, blocks: Sequence[Sequence[str]], co
 
 
 def _add_adapters(encoder: nn.Module, config: LoRAConfig, part: str) -> None:
+    from peft import LoraConfig, inject_adapter_in_model  # a second to import, and few runs need it
+
     adapters = LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(config.targets)
     )

@@ -61,7 +61,7 @@ class VolumeTransformer(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         """Which parameters belong to which block (timm's name for it)."""
         return {
-            "stem": r"^(patch_embed|class_token|position)\.",
+            "stem": r"^(?:patch_embed|class_token|position)\.",
             "blocks": [(r"^blocks\.(\d+)\.", None), (r"^norm\.", (99999,))],  # with the block before it
         }
 
