@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from medvlmoe.data.labels import LabelBlock, LabelSpace
 
-# The inverse penalty. Measured on the 188 labelled notes of 103 COVID-19 patients: 10 finds more than 1 (0.84 to 0.72).
+# The inverse penalty. Measured on the 188 labelled notes of 110 patients of the covid set: an AUC of 0.84, and 0.72 with 1.
 _INVERSE_PENALTY = 10.0
 _MOST_WORDS = 50_000
 _STEPS = 200
