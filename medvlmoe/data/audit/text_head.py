@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from medvlmoe.data.labels import LabelBlock, LabelSpace
 
-# The inverse penalty. Measured on the 188 labelled notes of 110 patients of the covid set: an AUC of 0.84, and 0.72 with 1.
+# Ten times the default of scikit-learn: on the 188 notes of the covid set an AUC of 0.84 instead of 0.72.
 _INVERSE_PENALTY = 10.0
 _MOST_WORDS = 50_000
 _STEPS = 200
