@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.filesize import decimal
 
 from medvlmoe.data.decoding import decode_in_order, usable_cores
 from medvlmoe.data.image_shape import ImageShape
@@ -209,7 +210,7 @@ def _refuse_full_disk(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise DataError(
-            f"the image cache {path} needs {needed / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB free; "
+            f"the image cache {path} needs {decimal(needed)} more and its disk has {decimal(free)} free; "
             "free space or set data.cache to a folder on another disk"
         )
 

@@ -101,7 +101,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(images, tmp_path):
 
 def test_too_little_space_is_seen_before_anything_is_decoded(images, tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFiles, "decode", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(DataError, match=r"needs 19200\.0 GB more and its disk has .* GB free; .* data\.cache"):
+    with pytest.raises(DataError, match=r"needs 19\.2 TB more and its disk has [\d.]+ .B free; .* data\.cache"):
         decoded_images(images, ImageShape(3, 894428), folder=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
