@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -171,3 +172,14 @@ def test_settings_of_the_superlink(kits: Path, provision: Provision, key: str, v
     assert line not in script.read_text()
     provision(f"superlink={{{key}: {value}}}")
     assert line in script.read_text()
+
+
+def test_the_example_of_the_manual(federation_file: Path, provision: Provision, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "deployment.md").read_text(encoding="utf-8")
+    example = re.search(r"`federation\.yaml`:\n\n((?:    .*\n)+)", text)
+    assert example is not None
+    federation_file.write_text(re.sub(r"^    ", "", example[1], flags=re.MULTILINE))
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "south.pub").write_text(public_key_of_pair(tmp_path / "own.key"))
+    assert "for the server, fl.example.org:443" in provision()
+    assert secrets_in(tmp_path / "kits" / "hospitals") == {"north/supernode.key"}
