@@ -118,7 +118,7 @@ def test_a_group_of_another_owner_is_refused(tmp_path: Path) -> None:
 
 ORPHANS = """
 import sys, torch
-sys.path.insert(0, {folder!r})
+sys.path.insert(0, {project!r})
 from tests.medvlmoe.parallel import tasks
 from medvlmoe.parallel.local_processes import local_processes
 if __name__ == "__main__":
