@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from medvlmoe.errors import ConfigError
 from medvlmoe.model import FusionConfig, MedVLMoEConfig, MoEConfig, TextConfig, VisionConfig, build_model
+from medvlmoe.model.config import LoRAConfig
 from medvlmoe.model.moe import SparseMoE, balance_sum
 from medvlmoe.parallel.local_processes import close_local_processes
 from medvlmoe.training import Trainer, TrainingConfig
@@ -32,14 +33,18 @@ def rows(count: int, seed: int = 0) -> MemoryDataset:
     return made
 
 
-def trainer(devices: int, *, unit: str = "sample", noise: float = 0.0, seed: int = 0, **config: object) -> Trainer:
+def trainer(
+    devices: int, *, unit: str = "sample", noise: float = 0.0, seed: int = 0, adapters: bool = False, **config: object
+) -> Trainer:
     text = TextConfig(
         tokenizer="byte", vocabulary_size=260, max_tokens=16, hidden_size=16, layers=1, heads=2, feed_forward_size=32,
-        max_positions=32, dropout=noise,
+        max_positions=32, dropout=noise, trainable_blocks=0 if adapters else None,
     )  # fmt: skip
     model = MedVLMoEConfig(
         name="test",
-        vision=VisionConfig(backbone="test_vit", image_size=IMAGE_SIZE),
+        vision=VisionConfig(
+            backbone="test_vit", image_size=IMAGE_SIZE, lora=LoRAConfig(rank=2 * adapters, targets=["qkv"])
+        ),
         text=text,
         fusion=FusionConfig(dim=16, residual=True, max_text_positions=16),
         moe=MoEConfig(experts=6, top_k=2, unit=unit, router_noise=noise, balance_alpha=1.0),
@@ -93,9 +98,10 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
         {"unit": "token", "ordinal": "earth_mover"},
         {"gradient_checkpointing": True, "accumulate": 2},
         {"change": freeze_encoders, "gradient_checkpointing": True},
+        {"adapters": True, "accumulate": 2},
         {"workers": 1},
     ],
-    ids=["plain", "accumulated and clipped", "tokens", "checkpointing", "frozen encoders", "workers"],
+    ids=["plain", "accumulated and clipped", "tokens", "checkpointing", "frozen encoders", "adapters", "workers"],
 )
 def test_two_processes_are_one(options: dict) -> None:
     one, two = pair(**options)
