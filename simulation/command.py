@@ -18,6 +18,7 @@ from medvlmoe.files import TensorFile, write_text
 from medvlmoe.model.config import MedVLMoEConfig
 from medvlmoe.model.image_classifier import ImageClassifier
 from medvlmoe.model.medvlmoe import empty_model
+from medvlmoe.model.memory import finish_filling
 from medvlmoe.run_folder import RunFolder
 from medvlmoe.training import Trainer
 from medvlmoe.training.device import resolve_devices
@@ -81,6 +82,7 @@ def evaluate(arguments: list[str]) -> int:
     model = empty_model(model_config, len(label_space.labels))  # the file has all values, so no weights are drawn
     try:
         model.load_state_dict(dict(file), assign=True)
+        finish_filling(model)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: its tensors are not those of the model it describes; copy it again") from error
     trainer = Trainer(

@@ -8,7 +8,7 @@ from torch import nn
 
 from medvlmoe.errors import CheckpointError
 from medvlmoe.model.groups import parameter_group
-from medvlmoe.model.memory import fill, refuse_unfilled
+from medvlmoe.model.memory import fill, finish_filling
 
 # Two readings of the same file agree to the last bit, random numbers drawn on unlike processors to a few of them.
 _FROZEN_TOLERANCE = 1e-6
@@ -47,7 +47,7 @@ def load_exchanged(model: nn.Module, tensors: Mapping[str, torch.Tensor], *, tak
         odd = sorted(own.keys() ^ tensors.keys())[0]
         raise ValueError(f"parameter '{odd}' is on one side only; both ends must use the same model configuration")
     fill(model, tensors, take=take)
-    refuse_unfilled(model)
+    finish_filling(model)
 
 
 def frozen_sums(fixed: Mapping[str, torch.Tensor]) -> dict[str, float]:

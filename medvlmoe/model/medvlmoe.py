@@ -101,8 +101,7 @@ def empty_model(config: MedVLMoEConfig, label_count: int) -> MedVLMoE:
     No weights file is read: whoever fills the model (:func:`medvlmoe.model.memory.fill`) has all the values.
     """
     bare = replace(config, vision=replace(config.vision, weights=None), text=replace(config.text, weights=None))
-    with torch.random.fork_rng(devices=[]), without_memory():
-        model = MedVLMoE(bare, label_count)
+    model = without_memory(lambda: MedVLMoE(bare, label_count))
     model.config = config
     return model
 

@@ -1,11 +1,11 @@
 """Models without memory: built in a moment, filled with values from elsewhere.
 
-A parameter that waits for its value lies on the meta device. It cannot be computed with, so that a model can never
-train or predict with a value that nobody gave it.
+A parameter that waits for its value lies on the meta device. It cannot be moved to a device, so a Trainer refuses the
+model: nothing can be trained or predicted with a value that nobody gave.
 """
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from accelerate import init_empty_weights
@@ -14,11 +14,20 @@ from torch import Tensor, nn
 from medvlmoe.errors import CheckpointError
 
 _NAMES_SHOWN = 5
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def without_memory() -> AbstractContextManager[None]:
-    """Inside, the parameters of new modules have names and shapes only; buffers are real and computed as always."""
-    return init_empty_weights(include_buffers=False)
+def without_memory(build: Callable[[], Module]) -> Module:
+    """The module that ``build`` gives, its parameters with names and shapes only; buffers are computed as always.
+
+    A few backbones of timm compute with their parameters while they are built. They get memory and random values.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
+            return build()
+    except (NotImplementedError, RuntimeError):
+        with torch.random.fork_rng(devices=[]):
+            return build()
 
 
 @torch.no_grad()
@@ -48,17 +57,23 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, take: bool = False)
         setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=tensor.requires_grad))
 
 
-def refuse_unfilled(model: nn.Module) -> None:
-    """Make sure that every parameter has a value.
+def finish_filling(model: nn.Module) -> None:
+    """After the last :func:`fill`: compute the buffers that waited for parameters, and see that nothing is missing.
 
     Raises:
-        CheckpointError: one has none.
+        CheckpointError: a parameter has no value.
     """
     waiting = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if not waiting and any(buffer.is_meta for buffer in model.buffers()):
+        for module in model.modules():
+            compute = getattr(module, "init_non_persistent_buffers", None)  # timm's name for it
+            if callable(compute):
+                compute()
+        waiting = [name for name, buffer in model.named_buffers() if buffer.is_meta]
     if waiting:
         raise CheckpointError(
-            f"{len(waiting)} parameters never got a value ({shortened(waiting)}); both ends must use the same model "
-            "configuration"
+            f"{len(waiting)} tensors of the model never got a value ({shortened(waiting)}); both ends must use one "
+            "model configuration"
         )
 
 

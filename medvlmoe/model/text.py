@@ -33,8 +33,7 @@ class TextEncoder(nn.Module):
         if config.weights is None:
             self.model = BioGptModel(_biogpt_config(config))
         else:
-            with without_memory():  # random weights would only be overwritten
-                self.model = BioGptModel(_biogpt_config(config))
+            self.model = without_memory(lambda: BioGptModel(_biogpt_config(config)))  # random weights would be lost
             load_text_weights(self.model, config)
         choose_trainable(self.model, _blocks(self.model), config, "text")
         self.train()

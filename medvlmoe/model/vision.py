@@ -99,8 +99,7 @@ def create_backbone(config: VisionConfig) -> nn.Module:
     local = local_vision_weights(config)
     if local is None:
         return _normalised(_create(config, config.weights), config)
-    with without_memory():  # random weights would only be overwritten
-        backbone = _normalised(_create(config, None), config)
+    backbone = without_memory(lambda: _normalised(_create(config, None), config))  # random weights would be overwritten
     load_vision_weights(backbone, config, local)
     return backbone
 

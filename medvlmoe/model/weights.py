@@ -1,6 +1,7 @@
 """Weights on disk: found, read without running any code from them, checked, and loaded whole or not at all."""
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from medvlmoe.errors import CheckpointError
 from medvlmoe.files import TensorFile, read_json
-from medvlmoe.model.memory import shortened
+from medvlmoe.model.memory import finish_filling, shortened
 
 _SAFE_SUFFIX = ".safetensors"
 _SUFFIXES = (_SAFE_SUFFIX, ".bin", ".pt", ".pth")
@@ -102,19 +103,22 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, w
         )
     own = {name: _own(tensor, expected[name].dtype) for name, tensor in tensors.items()}
     module.load_state_dict(own, assign=True)
+    finish_filling(module)
 
 
 def _read_file(file: Path) -> dict[str, Tensor]:
     if file.name.endswith(_SAFE_SUFFIX):
         return _unwrapped(dict(TensorFile(file)), file)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file} holds more than tensors and was not opened, because a pickle can run code; "
-            f"save its tensors as {_SAFE_SUFFIX}"
-        ) from error
+        with warnings.catch_warnings(action="ignore"):  # about TorchScript, which is refused just below
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
+        # torch's own text recommends weights_only=False, which would run what the file holds.
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+            raise CheckpointError(
+                f"{file} holds more than tensors and was not opened, because it could run code; "
+                f"save its tensors as {_SAFE_SUFFIX}"
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file} is not a whole weights file: {reason}") from error
     return _unwrapped(content, file)

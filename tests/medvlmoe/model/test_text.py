@@ -1,8 +1,13 @@
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import BioGptForCausalLM
 
-from medvlmoe.errors import CheckpointError
+from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.model import TextConfig
 from medvlmoe.model.text import TextEncoder, pool_text
 
@@ -73,15 +78,73 @@ def test_local_weights_round_trip_and_misfit(tmp_path) -> None:
         make_encoder(vocabulary_size=300, weights=str(path))
 
 
-def test_pretrained_directory(tmp_path) -> None:
-    encoder = make_encoder()
-    encoder.model.save_pretrained(tmp_path)
-    loaded = make_encoder(weights=str(tmp_path))
+def save_causal(folder: Path, **how: Any) -> BioGptForCausalLM:
+    """A directory as transformers writes it for the language model, whose head this encoder does not have."""
+    torch.manual_seed(3)
+    model = BioGptForCausalLM(make_encoder().model.config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder, **how)
+    return model.eval()
+
+
+@pytest.mark.parametrize("form", ["encoder", "causal", "pieces", "bin"])
+def test_pretrained_directory_gives_the_same_states(form: str, tmp_path: Path) -> None:
+    if form == "encoder":
+        model = make_encoder().model
+        model.save_pretrained(tmp_path)
+    else:
+        causal = save_causal(tmp_path, **({"max_shard_size": "10KB"} if form == "pieces" else {}))
+        model = causal.biogpt
+        if form == "pieces":
+            assert len(list(tmp_path.glob("*.safetensors"))) > 1
+        if form == "bin":
+            (tmp_path / "model.safetensors").unlink()
+            torch.save(causal.state_dict(), tmp_path / "pytorch_model.bin")
     ids = torch.tensor([[2, 10, 11]])
-    torch.testing.assert_close(loaded(ids, torch.ones_like(ids)), encoder(ids, torch.ones_like(ids)))
+    mask = torch.ones_like(ids)
+    expected = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert torch.equal(make_encoder(weights=str(tmp_path))(ids, mask), expected)
 
 
-def test_missing_pretrained_directory_is_one_line(tmp_path) -> None:
-    with pytest.raises(CheckpointError, match=r"model\.text\.weights") as caught:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("vocabulary_size", 300), ("hidden_size", 32), ("layers", 3), ("heads", 4), ("feed_forward_size", 64),
+     ("max_positions", 64)],
+)  # fmt: skip
+def test_directory_of_other_sizes_is_refused_by_the_key(key: str, value: int, tmp_path: Path) -> None:
+    save_causal(tmp_path)
+    with pytest.raises(ConfigError, match=rf"model.text.{key}={value} but .* has {SMALL[key]}; set it to that"):
+        make_encoder(weights=str(tmp_path), **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [("model_type", "gpt2", "describes a gpt2, not a biogpt"), ("hidden_act", "relu", "hidden_act=relu"),
+     ("scale_embedding", False, "scale_embedding=False")],
+)  # fmt: skip
+def test_directory_of_another_kind_is_refused(key: str, value: object, message: str, tmp_path: Path) -> None:
+    save_causal(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(CheckpointError, match=message):
+        make_encoder(weights=str(tmp_path))
+
+
+def test_partial_directory_is_refused_where_transformers_would_draw_the_rest_at_random(tmp_path: Path) -> None:
+    causal = save_causal(tmp_path)
+    state = {name: tensor for name, tensor in causal.state_dict().items() if "layers.1.fc1" not in name}
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"2 missing \(layers.1.fc1.weight, layers.1.fc1.bias\)"):
+        make_encoder(weights=str(tmp_path))
+
+
+def test_what_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.text\.weights=.*nowhere: there is no such") as caught:
         make_encoder(weights=str(tmp_path / "nowhere"))
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"model\.text\.weights=nobody/nothing: no file .* the hub") as caught:
+        make_encoder(weights="nobody/nothing")
     assert "\n" not in str(caught.value)
