@@ -64,5 +64,5 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for name in ("httpx", "timm", "PIL", "matplotlib"):
+    for name in ("alembic", "httpx", "timm", "PIL", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)

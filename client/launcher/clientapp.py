@@ -19,11 +19,16 @@ _REPLACED = ("pull_task_input", "install_from_fab", "get_load_client_app_fn", "E
 
 def main() -> None:
     """Answer the one message that the SuperNode has for this process."""
-    missing = [name for name in _REPLACED if name not in runtime.run_clientapp.__code__.co_names]
-    if missing:
-        sys.exit(f"this version of Flower runs ClientApps in another way (no {missing[0]}); install flwr 1.41")
+    missing = missing_in_flower()
+    if missing is not None:
+        sys.exit(f"this version of Flower runs ClientApps in another way (no {missing}); install flwr 1.41")
     _replace()
     flwr_clientapp()
+
+
+def missing_in_flower() -> str | None:
+    """A function that is to be replaced and that the installed Flower does not use; ``None`` if it uses all."""
+    return next((name for name in _REPLACED if name not in runtime.run_clientapp.__code__.co_names), None)
 
 
 def _replace() -> None:

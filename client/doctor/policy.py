@@ -1,0 +1,39 @@
+"""The site's policy as it is enforced, and the receipts of what has left."""
+
+from datetime import datetime
+
+from client.doctor.finding import Findings, fail, ok, warn
+from client.doctor.patient import Patient
+from client.policy import PolicyRefusalError, SitePolicy
+from client.policy.request import check_hours
+from client.receipts import ReceiptChain
+from medvlmoe.configuration import differences, to_mapping
+
+
+def check_policy(patient: Patient) -> Findings:
+    """Which keys differ from their defaults, and those that let no round begin now."""
+    policy = patient.site.policy
+    changed = differences(to_mapping(SitePolicy()), to_mapping(policy))
+    text = ", ".join(f"{key}={value}" for key, (_, value) in changed.items())
+    yield ok("policy", text or "defaults: every run, group, codec and metric; only the installed code")
+    if policy.differential_privacy_required:
+        yield fail(
+            "policy",
+            "differential_privacy_required: this version has no differential privacy",
+            "every round is refused until the framework offers it; or unset the key",
+        )
+    if not policy.installed_code_only:
+        yield warn("policy", "installed_code_only=false: a run may bring its own code", "set it to true")
+    try:
+        check_hours(policy, datetime.now().astimezone())
+    except PolicyRefusalError as refusal:
+        yield warn("policy", str(refusal), "no round can begin now")
+
+
+def check_receipts(patient: Patient) -> Findings:
+    """Whether the chain of receipts holds."""
+    verdict = ReceiptChain(patient.site.receipts_file).verify()
+    if verdict.fault is not None:
+        yield fail("receipts", verdict.fault, "nothing leaves until this is looked into (docs/site-policy.md)")
+    else:
+        yield ok("receipts", f"{len(verdict.receipts)}, the chain holds")
