@@ -52,7 +52,7 @@ def training_reply(site: SiteConfig, request: Request, update: SiteUpdate) -> Ou
     change = _Change(
         trained=update.tensors,
         received=request.tensors,
-        residual=(residuals.before(request.config.round) if feedback else None) or {},
+        residual=residuals.before(request.config.round) if feedback else {},
         released=released_rows(site.policy, update.routed_samples_K, update.observed_labels_Y),
     )
     norms = _norms_by_group(change)

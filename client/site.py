@@ -48,9 +48,8 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
     text_numbers = audit_numbers(site, request.run)
     trainer, model = _trainer(site, request, tensors)
     states = RoundTensors(Path(site.folder), request.run, "optimizer")
-    before = states.before(request.round) if request.keep_optimizer_state else None
-    if before is not None:
-        trainer.load_optimizer_tensors(before)
+    if request.keep_optimizer_state:
+        trainer.load_optimizer_tensors(states.before(request.round))
 
     validation_set = resident_dataset(site, "validation", label_space, request.model)
     validation = trainer.evaluate(validation_set, intervals=False, min_patients=policy.min_cell)

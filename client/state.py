@@ -4,11 +4,12 @@ Kept by round, so that a run which is resumed one round earlier finds the state 
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from medvlmoe.files import load_tensors, save_tensors
+from medvlmoe.files import TensorFile, save_tensors
 
 _KEPT = 2
 
@@ -40,12 +41,15 @@ class RoundTensors:
         self.folder = run_folder(folder, run)
         self._kind = kind
 
-    def before(self, server_round: int) -> dict[str, torch.Tensor] | None:
-        """The state after this site's last round before ``server_round``; ``None`` if it has taken part in none."""
-        rounds = [number for number in self._rounds() if number < server_round]
-        return load_tensors(self._file(rounds[-1]))[0] if rounds else None
+    def before(self, server_round: int) -> Mapping[str, torch.Tensor]:
+        """The tensors after this site's last round before ``server_round``, each read when it is asked for.
 
-    def save(self, server_round: int, tensors: dict[str, torch.Tensor]) -> None:
+        None of them if the site has taken part in no round.
+        """
+        rounds = [number for number in self._rounds() if number < server_round]
+        return TensorFile(self._file(rounds[-1])) if rounds else {}
+
+    def save(self, server_round: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """Keep the state after a round; older ones than the round before are deleted."""
         save_tensors(self._file(server_round), tensors)
         for number in self._rounds()[:-_KEPT]:

@@ -165,6 +165,28 @@ class TensorFile(Mapping[str, torch.Tensor]):
         return len(self._names)
 
 
+class RenamedTensors(Mapping[str, torch.Tensor]):
+    """Some tensors of a mapping under other names, each looked up when it is asked for.
+
+    Args:
+        tensors: the mapping.
+        prefix: only names that begin so are shown, without it.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], prefix: str) -> None:
+        self._tensors, self._prefix = tensors, prefix
+        self._names = [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._tensors[self._prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from medvlmoe.errors import CheckpointError
-from medvlmoe.files import load_tensors, save_tensors
+from medvlmoe.files import RenamedTensors, TensorFile, save_tensors
+from medvlmoe.model.memory import fill
 from medvlmoe.progress import progress_bar
 from medvlmoe.training.batches import BatchSource
 from medvlmoe.training.early_stopping import EarlyStopping
@@ -164,22 +165,26 @@ class _Keeper:
 
     def keep_best(self, epoch: int) -> None:
         weights = self._trainer.model.state_dict()
-        if self._folder is None:
-            self._best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-        else:
+        if self._folder is not None:
             save_tensors(self._folder / BEST_CHECKPOINT, weights, {"epoch": str(epoch)})
+        elif self._best:
+            for name, tensor in weights.items():  # in place: never two copies
+                self._best[name].copy_(tensor)
+        else:
+            self._best = {name: tensor.to("cpu", copy=True) for name, tensor in weights.items()}
 
     def restore_best(self, epoch: int | None) -> None:
         if epoch is None:
             return
-        if self._folder is not None:
-            self._best, metadata = load_tensors(self._folder / BEST_CHECKPOINT)
-            if metadata.get("epoch") != str(epoch):
-                raise CheckpointError(
-                    f"{self._folder / BEST_CHECKPOINT} is of epoch {metadata.get('epoch')}, the run's best is {epoch}; "
-                    "start the run anew"
-                )
-        self._trainer.model.load_state_dict(self._best)
+        if self._folder is None:
+            fill(self._trainer.model, self._best)
+            return
+        path = self._folder / BEST_CHECKPOINT
+        best = TensorFile(path)
+        found = best.metadata().get("epoch")
+        if found != str(epoch):
+            raise CheckpointError(f"{path} is of epoch {found}, the run's best is {epoch}; start the run anew")
+        self._load_weights(path, best)
 
     def save(self, stopping: EarlyStopping, history: list[EpochRecord]) -> None:
         if self._folder is None:
@@ -195,9 +200,9 @@ class _Keeper:
         if self._folder is None or not (self._folder / LAST_CHECKPOINT).exists():
             return fresh, []
         path = self._folder / LAST_CHECKPOINT
-        tensors, metadata = load_tensors(path)
+        tensors = TensorFile(path)  # each tensor is read when its turn comes: the file is three times the model
         try:
-            state = json.loads(metadata["state"])
+            state = json.loads(tensors.metadata()["state"])
             identity = state["identity"]
             stopping = EarlyStopping(**state["stopping"] | {"patience": fresh.patience})
             history = [EpochRecord(**record) for record in state["history"]]
@@ -206,16 +211,18 @@ class _Keeper:
         if identity != self._identity:
             changed = [name for name in self._identity if identity.get(name) != self._identity[name]]
             raise CheckpointError(f"{path} is of a run with other {', '.join(changed)}; resume with the same settings")
-        try:
-            self._trainer.model.load_state_dict(_under(tensors, "model/"))
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} does not fit this model; resume with the same model settings") from error
-        self._trainer.load_optimizer_tensors(_under(tensors, "optimizer/"))
+        self._load_weights(path, RenamedTensors(tensors, "model/"))
+        self._trainer.load_optimizer_tensors(RenamedTensors(tensors, "optimizer/"))
         return stopping, history
 
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    def _load_weights(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        model = self._trainer.model
+        try:
+            if model.state_dict().keys() != tensors.keys():
+                raise ValueError("it has other tensors")
+            fill(model, tensors)
+        except ValueError as error:
+            raise CheckpointError(f"{path} does not fit this model; resume with the same model settings") from error
 
 
 def _named(validation: BatchSource | Mapping[str, BatchSource] | None) -> dict[str, BatchSource]:

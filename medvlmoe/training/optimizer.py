@@ -71,11 +71,14 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Replace the optimizer's whole state by copies of what :func:`optimizer_tensors` gave; empty means a fresh start.
 
+    Each tensor is looked up once, so that those of a file need not be in memory together.
+
     Raises:
         CheckpointError: a tensor is missing, unknown or of another shape; the old state is then kept.
     """
     parameters = trainable_parameters(model)
-    names = {name.partition("/")[2] for name in tensors}
+    own = [name for name in tensors if not name.startswith("scaler/")]  # the loss scale is none of the optimizer's
+    names = {name.partition("/")[2] for name in own}
     state: dict[Tensor, dict[str, Tensor]] = {}
     for name in sorted(names):
         if name not in parameters:
@@ -84,8 +87,8 @@ def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
         state[parameter] = {
             kind: _copy_for(parameter, kind, name, tensors.get(f"{kind}/{name}")) for kind in _STATE_NAMES
         }
-    if len(tensors) != len(state) * len(_STATE_NAMES):
-        extra = next(name for name in tensors if name.partition("/")[0] not in _STATE_NAMES)
+    if len(own) != len(state) * len(_STATE_NAMES):
+        extra = next(name for name in own if name.partition("/")[0] not in _STATE_NAMES)
         raise CheckpointError(f"the optimizer state has an unknown tensor '{extra}'")
     optimizer.state.clear()
     optimizer.state.update(state)

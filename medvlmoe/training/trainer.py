@@ -187,10 +187,8 @@ class Trainer:
         Raises:
             CheckpointError: the tensors are not a whole state of this model's optimizer.
         """
-        scaler = {name: tensor for name, tensor in tensors.items() if name.startswith("scaler/")}
-        rest = {name: tensor for name, tensor in tensors.items() if name not in scaler}
-        load_optimizer_tensors(self.model, self.optimizer, rest)
-        self.precision.load_tensors(scaler)
+        load_optimizer_tensors(self.model, self.optimizer, tensors)
+        self.precision.load_tensors({name: tensors[name] for name in tensors if name.startswith("scaler/")})
 
     def _set_learning_rate(self, progress: float) -> float:
         config = self.config

@@ -9,6 +9,7 @@ import torch
 
 from medvlmoe.errors import CheckpointError
 from medvlmoe.files import (
+    RenamedTensors,
     TensorFile,
     append_json_line,
     load_tensors,
@@ -110,3 +111,13 @@ def test_a_tensor_file_shows_the_asked_names_and_misses_none(tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         TensorFile(path)
+
+
+def test_renamed_tensors_are_looked_up_when_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    save_tensors(path, {"model/a": torch.ones(1), "model/b": torch.zeros(1), "optimizer/a": torch.ones(2)})
+    model = RenamedTensors(TensorFile(path), "model/")
+    assert list(model) == ["a", "b"] and len(model) == 2
+    assert torch.equal(model["a"], torch.ones(1))
+    with pytest.raises(KeyError):
+        model["c"]

@@ -1,3 +1,6 @@
+import weakref
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch import nn
@@ -128,3 +131,32 @@ def test_a_state_of_another_model_is_refused_and_the_old_one_kept(make_model, ch
     with pytest.raises(CheckpointError, match=message):
         load_optimizer_tensors(model, optimizer, state)
     assert optimizer_tensors(model, optimizer).keys() == before.keys()
+
+
+class Watched(Mapping[str, torch.Tensor]):
+    """Gives copies, and remembers how many of them were alive at once."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.tensors, self.given, self.most = tensors, weakref.WeakSet(), 0
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        given = self.tensors[name].clone()
+        self.given.add(given)
+        self.most = max(self.most, len(self.given))
+        return given
+
+    def __iter__(self):
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def test_state_is_loaded_one_tensor_at_a_time(make_trainer, make_dataset) -> None:
+    """The state is twice the model: a second copy of it would not fit where the first just does."""
+    first, second = make_trainer(), make_trainer()
+    first.train_epoch(make_dataset(16), 0)
+    watched = Watched(first.optimizer_tensors())
+    second.load_optimizer_tensors(watched)
+    assert watched.most <= 2
+    assert all(torch.equal(tensor, watched.tensors[name]) for name, tensor in second.optimizer_tensors().items())
