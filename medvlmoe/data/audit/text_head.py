@@ -87,8 +87,10 @@ class TextHead:
         return found
 
     def _features(self, texts: Sequence[str]) -> csr_matrix:
-        named_NY = np.array([[bool(term.search(text)) for term in self._terms.values()] for text in texts], dtype=float)
-        return hstack([self._words.transform(texts), csr_matrix(named_NY), _ages(texts)], format="csr")
+        place = {text: number for number, text in enumerate(dict.fromkeys(texts))}  # prompts repeat a thousand times
+        named = csr_matrix([[float(bool(term.search(text))) for term in self._terms.values()] for text in place])
+        features = hstack([self._words.transform(place), named, _ages(list(place))], format="csr")
+        return features[[place[text] for text in texts]]
 
     def _fit_block(
         self,
