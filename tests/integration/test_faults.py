@@ -27,6 +27,8 @@ from strategies.run_config import RunConfig
 
 pytestmark = [
     pytest.mark.long,
+    # Not part of `make test-long` yet: it has not been seen to pass on an idle machine.
+    pytest.mark.skipif("MEDVLMOE_FAULTS" not in os.environ, reason="set MEDVLMOE_FAULTS=1 to kill processes"),
     pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin") is None,
                        reason="nginx is not installed: make nginx"),
 ]  # fmt: skip
