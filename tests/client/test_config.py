@@ -25,6 +25,11 @@ def test_files_are_taken_from_the_folder_of_the_file(tmp_path: Path) -> None:
     assert (site.server.host, site.server.port) == ("superlink.example.org", 443)
 
 
+def test_a_sites_own_copies_of_the_weights_lie_beside_the_file(tmp_path: Path) -> None:
+    site = read_site_config(written(tmp_path, SITE + "vision_weights: clip\ntext_weights: /elsewhere/biogpt\n"))
+    assert (site.vision_weights, site.text_weights) == (str(tmp_path / "clip"), "/elsewhere/biogpt")
+
+
 def test_a_site_of_a_simulation_has_no_server(tmp_path: Path) -> None:
     assert read_site_config(written(tmp_path, SITE.rpartition("server")[0])).server is None
 

@@ -102,6 +102,13 @@ def test_a_tensor_file_reads_what_was_saved_and_outlives_its_file(tmp_path: Path
         found["c"]
 
 
+def test_a_tensor_file_tells_shapes_and_notes_without_the_tensors(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2, 3), "b": torch.tensor(1.0)}, {"round": "3"})
+    file = TensorFile(tmp_path / "x.safetensors")
+    assert (file.shape_of("a"), file.shape_of("b")) == ((2, 3), ())
+    assert file.metadata() == {"round": "3"}
+
+
 def test_a_tensor_file_shows_the_asked_names_and_misses_none(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_tensors(path, {"a": torch.ones(1), "b": torch.ones(1)})
