@@ -3,11 +3,12 @@
 from functools import partial
 from typing import Any
 
+import medvlmoe.model  # noqa: F401  # before timm
+
+# isort: split
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
-
-import medvlmoe.model  # noqa: F401  # before timm
 
 __all__ = ["tiny_clip_32", "tiny_clip_quickgelu_32"]
 

@@ -155,3 +155,9 @@ def test_every_size_has_its_effect():
         assert shapes(**changes) != shapes()
     four = create_backbone(dataclasses.replace(VISION, volume=dataclasses.replace(SIZES, heads=4)))
     assert four.blocks[0].attn.num_heads == 4
+
+
+def test_the_last_blocks_can_learn_alone():
+    made = encoder(trainable_blocks=1)
+    learns = {name.removeprefix("backbone.") for name, tensor in made.named_parameters() if tensor.requires_grad}
+    assert learns == {name for name, _ in made.backbone.named_parameters() if name.startswith(("blocks.1.", "norm."))}
