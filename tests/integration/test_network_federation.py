@@ -278,3 +278,16 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.5)
+
+
+def test_the_doctor_finds_nothing_at_a_provisioned_hospital(federation: LocalFederation, tmp_path: Path) -> None:
+    """Its SuperNode runs, so that its registration is left alone; a key that nobody registered is told."""
+    kit = federation.hospital_kit("chestxray14")
+    command = [sys.executable, "-m", "medvlmoe", "doctor", "site.yaml", "model=tiny"]
+    answer = subprocess.run(command, cwd=kit, capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 0, answer.stdout
+    assert "ok    superlink" in answer.stdout and "MB/s up" in answer.stdout and "door" not in answer.stdout
+    public_key_of_pair(tmp_path / "other.key")
+    connect(federation, tmp_path / "kit", key=str(tmp_path / "other.key"))
+    answer = subprocess.run(command, cwd=tmp_path / "kit", capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 2 and "does not take this key" in answer.stdout

@@ -87,12 +87,22 @@ class Lab(LocalFederation):
         (kit / "plain.sh").write_text(
             f"""#!/bin/sh
 . ./environment.sh
-exec flower-supernode --superlink {server["address"]} --root-certificates ca.crt --port {server["runtime_port"]} \\
-    --auth-supernode-private-key supernode.key --node-config 'site-config="site.yaml"'
+while :; do  # Flower may take a minute to notice that the SuperNode of before is gone
+    flower-supernode --superlink {server["address"]} --root-certificates ca.crt --port {server["runtime_port"]} \\
+        --auth-supernode-private-key supernode.key --node-config 'site-config="site.yaml"'
+    sleep 2
+done
 """
         )
         (kit / "plain.sh").chmod(0o700)
         self.start(SITE, kit, "plain.sh")
+        self.await_hospital()
+
+    def await_hospital(self) -> None:
+        deadline = time.monotonic() + 300
+        while "SuperNode ID" not in self.log(SITE).read_text():
+            assert time.monotonic() < deadline, self.log(SITE).read_text()
+            time.sleep(0.5)
 
     def ask(self, app: Path) -> dict[str, Any]:
         """Run an app: what its server got to hear from the hospital."""
@@ -136,8 +146,10 @@ def guarded_site(lab: Lab) -> Iterator[None]:
     lab.marker.unlink(missing_ok=True)
     lab.set_policy()
     lab.start_hospital(SITE)
+    lab.await_hospital()
     yield
     lab.stop(SITE)
+    lab.log(SITE).unlink()
 
 
 @pytest.mark.long
