@@ -79,14 +79,16 @@ class Helper:
 
     def await_end(self, deadline: float) -> None:
         """Wait until the process has told of a failure or has ended; one that works on is left alone."""
-        while self.failure is None:
+        ready: list[Any] = [self._connection]
+        while self._connection in ready and self.failure is None:
             ready = wait([self._connection, self.process.sentinel], max(0.0, deadline - time.monotonic()))
-            if self._connection not in ready:
-                return
-            try:
-                self.result()
-            except Exception:
-                return
+            if self._connection in ready:
+                try:
+                    self.result()
+                except Exception:
+                    break
+        if self.process.sentinel in ready:  # its files are closed, but it may not be dead yet
+            self.process.join(max(0.0, deadline - time.monotonic()))
 
     def killed(self) -> LocalProcessError | None:
         """The error to show if a signal ended the process."""
