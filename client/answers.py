@@ -49,7 +49,7 @@ def answer_introduction(site: SiteConfig, content: RecordDict) -> Answer:
 def answer_training(site: SiteConfig, content: RecordDict) -> Answer:
     """One round of training."""
     request, now = read_request(content), _now()
-    check_request(site.policy, request, now)
+    check_request(site.policy, request, now, site.own_model_files)
     check_upload(site.policy, request)
     check_rounds(site.policy, request, ReceiptChain(site.receipts_file).receipts(), now)
     config = request.config
@@ -67,7 +67,7 @@ def answer_training(site: SiteConfig, content: RecordDict) -> Answer:
 def answer_evaluation(site: SiteConfig, content: RecordDict) -> Answer:
     """Metrics of the received model."""
     request = read_request(content)
-    check_request(site.policy, request, _now())
+    check_request(site.policy, request, _now(), site.own_model_files)
     config = request.config
     reply = build_evaluation_reply(config.round, evaluate(site, config, request.tensors))
     return Answer(kind="evaluation", content=reply, run=config.run, round=config.round)

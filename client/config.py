@@ -92,6 +92,12 @@ class SiteConfig:
     simulated: bool = False
 
     @property
+    def own_model_files(self) -> list[str]:
+        """Keys of the model for which the site names files of its own."""
+        named = {"model.vision.weights": self.vision_weights, "model.text.weights": self.text_weights}
+        return [key for key, path in named.items() if path is not None]
+
+    @property
     def receipts_file(self) -> Path:
         """The receipts of everything that left this site."""
         return Path(self.folder) / "receipts.jsonl"
@@ -112,7 +118,10 @@ def read_site_config(path: Path) -> SiteConfig:
     if "simulated" in values:
         raise ConfigError(f"{path}: 'simulated' is not for a site's file; delete it")
     config = from_mapping(SiteConfig, values)
-    for holder, names in ((config, ("folder", "cache", "data_root")), (config.server, ("root_certificates", "key"))):
+    for holder, names in (
+        (config, ("folder", "cache", "data_root", "vision_weights", "text_weights")),
+        (config.server, ("root_certificates", "key")),
+    ):
         for name in names if holder is not None else ():
             value = getattr(holder, name)
             if value is not None:

@@ -64,6 +64,15 @@ class GlobalModel:
         self.exchanged = TensorFile(checkpoint, self.exchanged)
         self.fixed = TensorFile(checkpoint, self.fixed)
 
+    def config_for_sites(self) -> MedVLMoEConfig:
+        """The architecture without the weights of encoders that a site receives as a whole: it need not have them."""
+        vision, text = self.config.vision, self.config.text
+        return replace(
+            self.config,
+            vision=vision if vision.has_frozen_parts else replace(vision, weights=None),
+            text=text if text.has_frozen_parts else replace(text, weights=None),
+        )
+
     def fits(self, checkpoint: Path) -> bool:
         """Whether the tensors of a checkpoint have the shapes of this model's; they are not read.
 

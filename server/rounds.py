@@ -207,7 +207,7 @@ class RoundLoop:
             local_epochs=federation.local_epochs,
             keep_optimizer_state=federation.keep_optimizer_state,
             seed=self.config.seed,
-            model=self.model.config,
+            model=self.model.config_for_sites(),
             label_space=self.model.label_space,
             training=self.config.training,
             frozen_sums=self.model.frozen_sums,

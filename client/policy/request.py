@@ -43,8 +43,14 @@ def check_hours(policy: SitePolicy, now: datetime) -> None:
         )
 
 
-def check_request(policy: SitePolicy, request: Request, now: datetime) -> None:
+def check_request(policy: SitePolicy, request: Request, now: datetime, own_files: Iterable[str] = ()) -> None:
     """Everything that a request tells by itself.
+
+    Args:
+        policy: the site's policy.
+        request: the request.
+        now: the time here.
+        own_files: keys of the model for which the site names files of its own; the server's are not looked at.
 
     Raises:
         PolicyRefusalError: the policy forbids it.
@@ -61,7 +67,7 @@ def check_request(policy: SitePolicy, request: Request, now: datetime) -> None:
             error_codes.NO_DIFFERENTIAL_PRIVACY,
             "policy.differential_privacy_required, and the request offers no differential privacy",
         )
-    _check_files(policy, request.config.model)
+    _check_files(policy, request.config.model, set(own_files))
 
 
 def check_upload(policy: SitePolicy, request: Request) -> None:
@@ -114,7 +120,7 @@ def _groups(names: Iterable[str]) -> set[str]:
         raise InvalidMessageError(str(error)) from error
 
 
-def _check_files(policy: SitePolicy, model: MedVLMoEConfig) -> None:
+def _check_files(policy: SitePolicy, model: MedVLMoEConfig, own_files: set[str]) -> None:
     """A server must not choose files of the site: a model is described by names, unless the site opens a folder."""
     allowed = [Path(folder).expanduser().resolve() for folder in policy.model_files]
     named = {
@@ -123,7 +129,7 @@ def _check_files(policy: SitePolicy, model: MedVLMoEConfig) -> None:
         "model.text.tokenizer": model.text.tokenizer,
     }
     for key, value in named.items():
-        if value is None or not _is_file(value):
+        if value is None or key in own_files or not _is_file(value):
             continue
         if not any(Path(value).expanduser().resolve().is_relative_to(folder) for folder in allowed):
             raise PolicyRefusalError(

@@ -28,6 +28,8 @@ def test_files_are_taken_from_the_folder_of_the_file(tmp_path: Path) -> None:
 def test_a_sites_own_copies_of_the_weights_lie_beside_the_file(tmp_path: Path) -> None:
     site = read_site_config(written(tmp_path, SITE + "vision_weights: clip\ntext_weights: /elsewhere/biogpt\n"))
     assert (site.vision_weights, site.text_weights) == (str(tmp_path / "clip"), "/elsewhere/biogpt")
+    assert site.own_model_files == ["model.vision.weights", "model.text.weights"]
+    assert read_site_config(written(tmp_path)).own_model_files == []
 
 
 def test_a_site_of_a_simulation_has_no_server(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_adapters_travel_and_everything_else_of_the_encoders_stays(
 def request_of(server: GlobalModel) -> RoundConfig:
     config = compose(RunConfig, QUICK)
     return RoundConfig(run="run", round=1, rounds=1, local_epochs=1, keep_optimizer_state=False, seed=0,
-                       model=server.config, label_space=server.label_space, training=config.training,
+                       model=server.config_for_sites(), label_space=server.label_space, training=config.training,
                        frozen_sums=server.frozen_sums)  # fmt: skip
 
 
@@ -120,7 +120,9 @@ def test_encoders_that_learn_as_a_whole_need_no_file_at_a_site(tmp_path: Path) -
     config = compose(RunConfig, [*QUICK, *BACKBONE, *weights]).model
     server = GlobalModel.initial(config, LabelSpace.single("test", "multilabel", ["a", "b", "c"]), seed=0)
     shutil.rmtree(tmp_path / "server")
-    model = resident.resident_model(site(), request_of(server))
+    request = request_of(server)
+    assert request.model.vision.weights is None and request.model.vision.mean == MEAN
+    model = resident.resident_model(site(), request)
     assert all(parameter.is_meta for parameter in model.parameters())
     assert server.frozen_sums == {}
 

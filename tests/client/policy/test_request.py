@@ -86,6 +86,11 @@ def test_files_are_the_sites_own(request_of, tmp_path: Path) -> None:
     assert code_of(check_request, opened, request_of(model=model), MONDAY_NOON) is None
     sideways = MedVLMoEConfig(vision=VisionConfig(weights=f"{tmp_path}/ours/../theirs.safetensors"))
     assert code_of(check_request, opened, request_of(model=sideways), MONDAY_NOON) is not None
+    own = ["model.vision.weights"]  # then the server's path is not looked at
+    refused = MedVLMoEConfig(vision=VisionConfig(weights="/theirs"), text=TextConfig(weights="/theirs"))
+    assert code_of(check_request, SitePolicy(), request_of(model=refused), MONDAY_NOON, own) is not None
+    refused.text.weights = None
+    assert code_of(check_request, SitePolicy(), request_of(model=refused), MONDAY_NOON, own) is None
     names = MedVLMoEConfig(vision=VisionConfig(weights="openai"), text=TextConfig(tokenizer="microsoft/biogpt"))
     assert code_of(check_request, SitePolicy(), request_of(model=names), MONDAY_NOON) is None
 
