@@ -90,6 +90,30 @@ def test_an_indication_over_several_lines():
         (" HISTORY:  Cough. There is a large effusion." + END, "History: Cough."),
         (" HISTORY:  Cough. 1. Large effusion." + END, "History: Cough."),
         (" COMPARISON:  ___ chest film. Larger effusion." + END, "Comparison: chest film."),
+        (
+            " COMPARISON:  Chest radiograph from ___ at 5:30. Interval increase." + END,
+            "Comparison: Chest radiograph from at 5:30.",
+        ),
+        (" COMPARISON:  ___ - no change." + END, ""),
+        (" COMPARISON:  None available. Tube has been advanced." + END, "Comparison: None available."),
+        (" EXAMINATION:  CHEST PORT. LINE PLACEMENT" + END, "Examination: CHEST PORT. LINE PLACEMENT."),
+        (" TECHNIQUE:  Portable. Right basal haziness." + END, "Technique: Portable."),
+        (" TECHNIQUE:  Semi-upright AP view. NG tube ends in the stomach." + END, "Technique: Semi-upright AP view."),
+        # a clinical sentence that names a finding, and a radiologist's without a verb
+        (
+            " INDICATION:  Known pneumothorax. Assess for change." + END,
+            "Indication: Known pneumothorax. Assess for change.",
+        ),
+        (" INDICATION:  Cough. Left pneumonia? Fever." + END, "Indication: Cough. Left pneumonia? Fever."),
+        (" INDICATION:  Cough. Small left effusion." + END, "Indication: Cough."),
+        (" INDICATION:  Cough. Moderate cardiomegaly, bibasilar atelectasis." + END, "Indication: Cough."),
+        (" HISTORY:  Cough. CXR today with effusion." + END, "History: Cough."),
+        (" HISTORY:  Cough. Prelim read: effusion." + END, "History: Cough."),
+        (" HISTORY:  Cough. Wet read by Dr. ___ effusion." + END, "History: Cough."),
+        (" REASON FOR THIS EXAMINATION:  Cough." + END, "Indication: Cough."),
+        (" HISTORY / INDICATION:  Cough." + END, "Indication: Cough."),
+        # a section after the conclusion counts only where there was none before it
+        (" HISTORY:  Cough." + END + " \n COMPARISON:  ___.\n \n INDICATION:  Fever.\n", "History: Cough."),
     ],
 )
 def test_what_is_kept(report, kept):
