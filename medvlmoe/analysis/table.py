@@ -7,7 +7,7 @@ from typing import Any
 from scipy.stats import t as student_t
 
 from medvlmoe import stamps
-from medvlmoe.analysis.comparison import TEXT_ONLY, marked, markdown, print_table, subsets_of
+from medvlmoe.analysis.comparison import TEXT_ONLY, markdown, marked, print_table, subsets_of
 from medvlmoe.errors import ConfigError
 from medvlmoe.files import read_json
 

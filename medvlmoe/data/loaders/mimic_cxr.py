@@ -17,7 +17,7 @@ from medvlmoe.data.config import DatasetConfig
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.known_labels import CHEXPERT
 from medvlmoe.data.labels import LabelSpace
-from medvlmoe.data.loaders.columns import label_table, splits_by_value, take_down_repeated
+from medvlmoe.data.loaders.columns import label_table, splits_by_value, take_down_empty, take_down_repeated
 from medvlmoe.data.loaders.mimic_reports import ReportTexts
 from medvlmoe.data.loaders.records import Records, site_index
 from medvlmoe.data.loaders.report_store import open_reports
@@ -59,8 +59,9 @@ def read_records(config: DatasetConfig, root: Path, problems: Problems) -> Recor
 def _read(config: DatasetConfig, root: Path, problems: Problems) -> tuple[pd.DataFrame, Records]:
     path = _table_path(root, "2.0.0-split")
     table = read_table(path, (_DICOM, _STUDY, _PATIENT, _SPLIT), problems=problems)
+    table = take_down_empty(problems, path, table, (_DICOM, _STUDY, _PATIENT))
     table = take_down_repeated(problems, path, table, _DICOM)
-    table[_VIEW] = _views(root, table, problems)
+    table = table.assign(**{_VIEW: _views(root, path, table, problems)})
     splits = splits_by_value(path, table, _SPLIT, _SPLIT_WORDS, problems)
     codes_NY, labelled = _study_labels(_table_path(root, f"2.0.0-{config.labeler}"), table, problems)
     labels = f"{config.labeler} labeler"
@@ -104,20 +105,30 @@ def _table_path(root: Path, name: str) -> Path:
     raise DataError(f"{root}: no mimic-cxr-{name}.csv.gz there; is this the MIMIC-CXR-JPG folder?")
 
 
-def _views(root: Path, table: pd.DataFrame, problems: Problems) -> pd.Series:
+def _views(root: Path, split_path: Path, table: pd.DataFrame, problems: Problems) -> pd.Series:
     path = _table_path(root, "2.0.0-metadata")
     metadata = read_table(path, (_DICOM, _VIEW), problems=problems, others=False)
     metadata = take_down_repeated(problems, path, metadata, _DICOM)
-    return table[_DICOM].map(metadata.set_index(_DICOM)[_VIEW]).fillna("").str.upper()
+    views = table[_DICOM].map(metadata.set_index(_DICOM)[_VIEW])
+    unknown = views.isna()
+    if unknown.any():  # an image without a view would be left out as not frontal
+        lines = table.index[unknown].tolist()
+        problems.add(split_path, f"{_DICOM} is not in {path.name}; take both from PhysioNet again", lines)
+    return views.fillna("").str.upper()
 
 
 def _study_labels(
     path: Path, table: pd.DataFrame, problems: Problems
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """For each image the codes of its study (N x Y, NaN without), and whether its study has labels."""
-    labels = take_down_repeated(problems, path, read_table(path, (_STUDY,), problems=problems), _STUDY)
+    labels = take_down_empty(problems, path, read_table(path, (_STUDY,), problems=problems), (_STUDY,))
+    labels = take_down_repeated(problems, path, labels, _STUDY)
     codes_SY = label_table(path, labels, CHEXPERT, problems)
     place = pd.Index(labels[_STUDY]).get_indexer(table[_STUDY])
     codes_NY = codes_SY[place] if len(codes_SY) else np.full((len(table), len(CHEXPERT)), np.nan, dtype=np.float32)
     codes_NY[place < 0] = np.nan
+    if _PATIENT in labels.columns and len(labels):
+        others = (place >= 0) & (labels[_PATIENT].to_numpy()[place] != table[_PATIENT].to_numpy())
+        for row in dict.fromkeys(place[others].tolist()):
+            problems.add(path, f"{_PATIENT} is not that of the study in the split table", [labels.index[row]])
     return codes_NY, place >= 0
