@@ -285,7 +285,8 @@ def _refuse_unknown_syntax(path: Path, pydicom: Any, syntax: Any) -> None:
     if not decoder.is_available:
         needed = " or ".join(decoder.missing_dependencies)
         raise ConfigError(
-            f"{path}: its transfer syntax {_printable(syntax.name)} needs a decoder ({needed}): pip install 'medvlmoe[dicom]'"
+            f"{path}: its transfer syntax {_printable(syntax.name)} needs a decoder ({needed}): "
+            "pip install 'medvlmoe[dicom]'"
         )
 
 
