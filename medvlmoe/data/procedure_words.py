@@ -30,6 +30,7 @@ ed icu unit room position positioning patient technique technologist
 a an the of from for with without w wo and or to at on in by as is are was were be been has have which well including
 include includes only also this that these those there through back since until between before after during via per
 direct directly currently current time using use used it its other all any etc versus vs please see refer above
+relevant pertinent
 """.split()  # noqa: SIM905
 _KNOWN = frozenset(_WORDS)
 _WORD = re.compile(r"[^\W\d_]{2,}")  # single letters are initials of views and times: "5:30 p.m."

@@ -5,9 +5,10 @@ on a closed list; everything else is dropped, unknown headings included. Where i
 
 1. Of a kept section its first paragraph counts. It ends at a blank line, at a line break that is no wrap of a long
    line, at a numbered item, and at a heading inside the line.
-2. It also ends where the report's own voice starts ("there is", "is seen", "no evidence of", "small left effusion").
-   The three sections about the procedure end at any word that is not on the list of :mod:`.procedure_words`. History
-   and indication may name findings: those were known before.
+2. It also ends where the report's own voice starts ("there is", "is seen", "no evidence of"). The three sections about
+   the procedure end at any word that is not on the list of :mod:`.procedure_words`. History and indication may name
+   findings that were known before; after their first sentence, each further one must ask something, tell of earlier
+   days or name a complaint (:mod:`.report_voice`).
 3. A report whose conclusion is not found outside the kept sections gives no text: it may be inside one of them.
 4. Nor do the 54 studies for which the official parser had to be told by hand where the conclusion is.
 5. After the conclusion only headings in capitals count, only where nothing was kept before it, and nothing after an
@@ -143,7 +144,7 @@ def _known_before(lines: Sequence[str], name: str, width: int) -> str:
     if end is not None:  # the whole sentence goes, or the whole text where it has no sentences
         before = f"{text[:end].rstrip()} "
         text = before[: max(before.rfind(mark) for mark in (". ", "! ", "? ", "; ")) + 1]
-    return " ".join(text.replace("___", " ").split()).rstrip(" .,;:-/")
+    return " ".join(text.replace("___", " ").split()).replace(" .", ".").rstrip(" .,;:-/")
 
 
 def _start(found: re.Match[str] | None) -> int | None:

@@ -34,10 +34,23 @@ _OBSERVED = re.compile(
     r"pulmonary|pleural)\b",
     re.IGNORECASE,
 )
-_CLINICAL = re.compile(
-    r"\?|\b(?:eval\w*|assess\w*|rule|r/o|question\w*|query|concern\w*|suspect\w*|possib\w+|probabl\w+|please|check|"
-    r"look\w*|monitor\w*|follow\w*|f/u|histor\w+|h/o|hx|known|prior|previous\w*|recent\w*|status|s/p|post|admitted|"
-    r"present\w*|had|was|were|ago|last|since|who|for|pain|diagnos\w+|drained|treated)\b",
+_ASKS = re.compile(
+    r"\?|\b(?:eval\w*|assess\w*|rule out|rule in|r/o|question|query|concern for|suspicion|please|check|look for|"
+    r"looking|monitor|follow up|follow-up|f/u)\b",
+    re.IGNORECASE,
+)
+_BEFORE = re.compile(
+    r"\b(?:histor(?:y|ies)|h/o|hx|pmh\w*|known|prior|previous(?:ly)?|recent(?:ly)?|status|s/p|admitted|presents?|presenting|"
+    r"presented|had|was|were|ago|last (?:night|week|month|year)|since|diagnosed|drained|treated|underwent)\b",
+    re.IGNORECASE,
+)
+_SYMPTOM = re.compile(
+    r"\b(?:cough\w*|fevers?|febrile|chills|sputum|hemoptysis|dyspn\w+|sob|doe|shortness|breath\w*|hypox\w+|desat\w*|"
+    r"tachy\w+|brady\w+|wheez\w*|crackles?|rales|rhonchi|pain\w*|aches?|weak\w*|fatigue|malaise|weight loss|sweats|"
+    r"syncop\w+|dizz\w+|nausea|vomit\w*|emesis|diarrhea|confus\w+|mental|ams|unresponsive|seizures?|falls?|fell|mvc|mva|"
+    r"trauma|assault|injur\w+|leukocytosis|wbc|sepsis|letharg\w+|headaches?|distress|arrest|hypotens\w+|hypertens\w+|"
+    r"symptoms?|ppd|smok\w+|alcohol|etoh|diabet\w+|hiv|immuno\w+|transplant|dialysis|esrd|surgery|preop\w*|pre-op\w*|"
+    r"postop\w*|post-op\w*|chemo\w*|pregnan\w+|year[- ]old|yo|y/o)\b",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
@@ -45,14 +58,17 @@ _FINDING = term_pattern(term for label, terms in CHEST_TERMS.items() if label !=
 
 
 def first_observation(text: str) -> int | None:
-    """Where a sentence after the first names a finding without a verb, as in "Small left effusion."; ``None`` if none.
+    """Where an indication or history may go over into what is seen; ``None`` if nowhere.
 
-    The first sentence is the reason for the examination. Sentences that ask, or tell of earlier days, are clinical.
+    The first sentence is the reason for the examination. Each further one must ask something, tell of earlier days or
+    name a complaint; and one that starts like a finding ("Small left effusion") must do more than name a complaint.
     """
     start = 0
     for number, sentence in enumerate(_SENTENCE_END.split(text)):
         start = text.index(sentence, start)
-        if number and _OBSERVED.match(sentence) and _FINDING.search(sentence) and not _CLINICAL.search(sentence):
+        asks_or_tells = _ASKS.search(sentence) or _BEFORE.search(sentence)
+        observed = _OBSERVED.match(sentence) and _FINDING.search(sentence)
+        if number and not asks_or_tells and (observed or not _SYMPTOM.search(sentence)):
             return start
         start += len(sentence)
     return None

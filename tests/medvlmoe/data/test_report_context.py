@@ -191,6 +191,50 @@ def test_blanked_names_are_removed():
     assert "_" not in leak_free_context(REPORT, "1")
 
 
+SEEN = [
+    "Moderate cardiomegaly is unchanged.", "There is a small left effusion.", "Lungs are clear.", "No pneumothorax.",
+    "No acute cardiopulmonary process.", "Bibasilar atelectasis.", "Low lung volumes.", "Interval drain removal.",
+    "Endotracheal tube tip is 4 cm above the carina.", "Hyperinflated lungs compatible with COPD.", "Emphysema.",
+    "Healed right rib fractures.", "Sternotomy wires are intact.", "Streaky opacities, most likely atelectasis.",
+    "Patchy right middle lobe opacity concerning for infection.", "Pacemaker leads are in standard position.",
+    "Nasogastric tube courses below the diaphragm.", "Tracheostomy in place.", "Normal chest radiograph.",
+    "Little overall change.", "Subcutaneous emphysema along the left chest wall.", "Scoliosis.", "Probable effusions.",
+    "Blunting of the left costophrenic angle.", "Dobbhoff tube coiled in the esophagus.", "Granuloma in the apex.",
+    "As compared to the previous radiograph, the opacities have decreased.", "Worsening multifocal pneumonia.",
+]  # fmt: skip
+BODIES = {
+    "INDICATION": "___ year old man with cough.", "HISTORY": "Shortness of breath.", "CLINICAL HISTORY": "S/p fall.",
+    "REASON FOR EXAM": "Please evaluate for infection.", "TECHNIQUE": "PA and lateral views of the chest.",
+    "COMPARISON": "___.", "EXAMINATION": "CHEST (PORTABLE AP)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("heading", BODIES)
+@pytest.mark.parametrize("place", ["{body} {seen}", "{body}\n {seen}", "{body}\n \n {seen}", "{body}\n   {seen}"])
+def test_what_radiologists_write_never_comes_out_wherever_it_stands(heading, place):
+    body = BODIES[heading]
+    alone = leak_free_context(f" {heading}:  {body}{END}", "1")
+    for seen in SEEN:
+        text = place.format(body=body, seen=seen)
+        kept = leak_free_context(f" {heading}:  {text}\n \n IMPRESSION:  {seen}\n", "1")
+        assert kept in (alone, ""), seen
+        assert leak_free_context(f" {seen}\n {heading}:  {body}\n \n FINDINGS:  {seen}\n", "1") == alone
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "___F with new onset atrial fibrillation. Please assess for cardiomegaly", "Cough. Question pneumonia",
+        "Status post line placement. Check PICC tip position", "History of CHF, now hypoxic. Rule out pulmonary edema",
+        "Known right pleural effusion. Follow up after thoracentesis", "Fever. Right lower lobe crackles",
+        "Preoperative. No prior history of heart disease", "Fall. Left chest wall pain. Rule out rib fracture",
+        "___M s/p CABG with chest tubes // ?ptx", "Hypoxia. Small pneumothorax on prior film", "Altered mental status",
+    ],
+)  # fmt: skip
+def test_what_clinicians_write_stays(text):
+    assert leak_free_context(f" INDICATION:  {text}{END}", "1") == f"Indication: {text.replace('___', '')}."
+
+
 MARKERS = st.lists(
     st.text("bcdfgklmnprstvz", min_size=6, max_size=9).map(lambda word: f"q{word}"), min_size=1, max_size=12
 )
