@@ -6,6 +6,7 @@ of one process would decode one file at a time. A helper serves one thread at a 
 """
 
 import atexit
+import contextlib
 import json
 import os
 import subprocess
@@ -35,7 +36,7 @@ class _Helper:
     def __init__(self, elements: Sequence[str]) -> None:
         self._connection: Connection
         self._connection, theirs = Pipe()
-        command = [sys.executable, "-I", dicom_pixels.__file__, str(theirs.fileno())]
+        command = [sys.executable, "-P", dicom_pixels.__file__, str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -53,9 +54,12 @@ class _Helper:
                 raise ValueError(header["error"])
             content = self._connection.recv_bytes()
         except (EOFError, OSError) as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=5)
             self.end()
             code = self._process.returncode
-            raise DecoderCrashError(f"its decoder crashed (exit code {code}): the file is damaged") from error
+            how = f"crashed (signal {-code}): the file is damaged" if code < 0 else f"ended with code {code}"
+            raise DecoderCrashError(f"its decoder {how}") from error
         pixels = np.frombuffer(content, dtype=header["dtype"]).reshape(header["shape"])
         return pixels, str(header["interpretation"])
 

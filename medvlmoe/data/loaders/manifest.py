@@ -69,7 +69,10 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
         splits=_splits(manifest, config, path, table, problems),
         label_space=manifest.label_space,
         grayscale=False,
-        notes={"patients": "told by the table" if manifest.patient else "not told: every image is its own"},
+        notes={
+            "patients": "told by the table" if manifest.patient else "not told: every image is its own",
+            **({"labels": f"uncertain: {config.uncertain}"} if manifest.labels else {}),
+        },
     )
     present = np.array([file.exists() for file in files], dtype=bool)  # a volume may be a folder
     return index.leave_out(NOT_ON_DISK, missing_images(config, root, names, present, problems))

@@ -6,6 +6,7 @@ adds ``mimic-cxr-2.1.0-test-set-labeled.csv``: a radiologist's labels of test st
 Labels belong to studies. Shape suffixes: N images, S studies, Y labels. Where the reports lie: :mod:`.report_store`.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,17 +21,20 @@ from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.loaders.columns import label_table, splits_by_value, take_down_empty, take_down_repeated
 from medvlmoe.data.loaders.mimic_reports import ReportTexts
 from medvlmoe.data.loaders.records import Records, site_index
-from medvlmoe.data.loaders.report_store import open_reports
+from medvlmoe.data.loaders.report_store import ReportStore, open_reports
 from medvlmoe.data.problems import Problems
 from medvlmoe.data.split import TEST, TRAIN, VALIDATION
 from medvlmoe.data.tables import read_table
 from medvlmoe.data.text import prompts
 from medvlmoe.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 OPENING = "Chest radiograph"
 _DICOM, _STUDY, _PATIENT, _SPLIT, _VIEW = "dicom_id", "study_id", "subject_id", "split", "ViewPosition"
 _SPLIT_WORDS = {"train": TRAIN, "validate": VALIDATION, "test": TEST}
 _FRONTAL = ("AP", "PA")
+_STUDIES_LOOKED_AT = 100
 _RADIOLOGIST = "2.1.0-test-set-labeled"
 
 
@@ -48,6 +52,7 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
     else:
         reports = open_reports(root, config.reports_root)
         texts = ReportTexts(config.text, opening, views, records.patient_ids, records.study_ids, reports)
+        records.notes["reports"] = _reports_found(root, records, reports)
     return site_index(config, root, LabelSpace.known("mimic_cxr"), records, texts, problems)
 
 
@@ -103,6 +108,19 @@ def _table_path(root: Path, name: str) -> Path:
         if path.exists():
             return path
     raise DataError(f"{root}: no mimic-cxr-{name}.csv.gz there; is this the MIMIC-CXR-JPG folder?")
+
+
+def _reports_found(root: Path, records: Records, reports: ReportStore) -> str:
+    """For how many of some studies, spread over all, there is a report; they are a download of their own."""
+    studies = list(dict(zip(records.study_ids, records.patient_ids, strict=True)).items())
+    chosen = studies[:: max(1, len(studies) // _STUDIES_LOOKED_AT)][:_STUDIES_LOOKED_AT]
+    found = sum(reports.has(patient, study) for study, patient in chosen)
+    if chosen and not found:
+        logger.warning(
+            "%s: none of %d studies has a report, so that the text is the view alone; set reports_root (docs/data.md)",
+            root, len(chosen),
+        )  # fmt: skip
+    return f"{found} of {len(chosen)} studies looked at have one"
 
 
 def _views(root: Path, split_path: Path, table: pd.DataFrame, problems: Problems) -> pd.Series:

@@ -64,11 +64,15 @@ def test_text_modes(make_mimic):
     assert "Large effusion" in load_index(make_mimic(text="report", allow_label_leak=True)).texts[0]
 
 
-def test_reports_are_optional(make_mimic, tmp_path):
+def test_reports_are_optional_and_their_absence_is_told(make_mimic, tmp_path, caplog):
     config = make_mimic()
+    assert load_index(config).notes["reports"] == "30 of 30 studies looked at have one" and not caplog.text
     for path in tmp_path.glob("files/p10/*/*.txt"):
         path.unlink()
-    assert load_index(config).texts[0] == "Chest radiograph, PA view."
+    index = load_index(config)
+    assert index.texts[0] == "Chest radiograph, PA view."
+    assert index.notes["reports"] == "0 of 30 studies looked at have one"
+    assert "none of 30 studies has a report, so that the text is the view alone; set reports_root" in caplog.text
 
 
 def test_missing_table_and_images(make_mimic, tmp_path):
