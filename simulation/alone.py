@@ -17,6 +17,7 @@ from medvlmoe.model import build_image_classifier, build_model, with_image_norma
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from medvlmoe.training import Trainer
 from medvlmoe.training.evaluation import Evaluation
+from medvlmoe.training.predictions import save_predictions
 from simulation.sites import SimulatedSites
 from strategies.run_config import RunConfig
 
@@ -32,7 +33,7 @@ def run_centralized(config: RunConfig, sites: SimulatedSites, epochs: int) -> di
     save_tensors(
         folder.checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites, list(sites.sites))
     )
-    found = {name: trainer.evaluate(dataset) for name, dataset in sites.split("test").items()}
+    found = {name: _test(trainer, name, dataset, folder) for name, dataset in sites.split("test").items()}
     return _finish(config, "centralized", epochs, found, folder, sites)
 
 
@@ -56,7 +57,7 @@ def run_alone(mode: str, config: RunConfig, sites: SimulatedSites, epochs: int) 
         trainer = _fit(config, model, sites, splits["train"], validation, epochs, checkpoints)
         if mode == "local":
             save_tensors(checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites, [name]))
-        found[name] = trainer.evaluate(splits["test"])
+        found[name] = _test(trainer, name, splits["test"], folder)
     return _finish(config, mode, epochs, found, folder, sites)
 
 
@@ -134,6 +135,13 @@ def _fit(
     )
     trainer.fit(train, validation, checkpoint_folder=checkpoints, resume=config.resume)
     return trainer
+
+
+def _test(trainer: Trainer, name: str, dataset: SiteDataset, folder: RunFolder) -> Evaluation:
+    """Metrics on a site's test split; the scores behind them stay in ``predictions/<site>.safetensors``."""
+    predictions = trainer.score(dataset)
+    save_predictions(folder.path / "predictions" / f"{name}.safetensors", predictions)
+    return trainer.judge(predictions)
 
 
 def _finish(
