@@ -157,7 +157,9 @@ _LIST = (
     Ablation(name="experts_4", title="4 experts", meaning="K = 4", change=_experts(4)),
     Ablation(name="experts_8", title="8 experts", meaning="K = 8", change=_experts(8)),
     Ablation(name="experts_16", title="16 experts", meaning="K = 16", change=_experts(16)),
-    Ablation(name="balance_0", title="no balance loss", meaning="alpha = 0", change=_always({"moe.balance_alpha": 0.0})),
+    Ablation(
+        name="balance_0", title="no balance loss", meaning="alpha = 0", change=_always({"moe.balance_alpha": 0.0})
+    ),
     Ablation(
         name="balance_0.001", title="balance loss 0.001", meaning="alpha = 0.001",
         change=_always({"moe.balance_alpha": 0.001}),

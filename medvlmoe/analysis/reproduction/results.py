@@ -1,4 +1,4 @@
-"""``results.json``: what every cell (data set x model x seed) of a reproduction came to. Tables and figures read this."""
+"""``results.json``: what each cell (data set x model x seed) of a reproduction came to; tables and figures read it."""
 
 import dataclasses
 from collections.abc import Sequence
