@@ -8,6 +8,8 @@ from medvlmoe.model.ablations import ABLATIONS, FULL
 from simulation.reproduction.config import ReproductionConfig
 from strategies.run_config import RunConfig
 
+BASELINES: tuple[str, ...] = ()
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GridModel:
