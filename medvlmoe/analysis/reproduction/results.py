@@ -60,6 +60,29 @@ class CellResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A paired test between two models of one table on one data set.
+
+    Attributes:
+        table: ``table1`` or ``table2``.
+        dataset: the data set.
+        first: the whole model.
+        second: the other.
+        test: fields of :class:`medvlmoe.analysis.reproduction.paired.PairedTest`.
+        p_adjusted: Holm's p-value among all comparisons of the table.
+        family: how many these are.
+    """
+
+    table: str
+    dataset: str
+    first: str
+    second: str
+    test: dict[str, float]
+    p_adjusted: float
+    family: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """All cells of a reproduction.
 
@@ -68,6 +91,8 @@ class Results:
         preset: ``tiny``, ``small`` or ``paper``.
         protocol: the training choices of the preset, for the table's caption.
         cells: in the order of the grid.
+        comparisons: paired tests between models.
+        intervals: data set -> model -> 95 % bootstrap interval over patients of the AUC averaged over the seeds.
         root: folder of ``results.json``; the cells' folders are relative to it. Not part of the file.
     """
 
@@ -75,6 +100,8 @@ class Results:
     preset: str
     protocol: dict[str, Any]
     cells: list[CellResult]
+    comparisons: list[Comparison] = field(default_factory=list)
+    intervals: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     root: Path = Path()
 
     def finished(self, dataset: str, model: str) -> list[CellResult]:
@@ -126,7 +153,9 @@ def read_results(folder: Path) -> Results:
     path = folder / RESULTS
     values = read_json(path)
     try:
-        return Results(**{**values, "cells": [CellResult(**cell) for cell in values["cells"]], "root": folder})
+        cells = [CellResult(**cell) for cell in values["cells"]]
+        comparisons = [Comparison(**comparison) for comparison in values["comparisons"]]
+        return Results(**{**values, "cells": cells, "comparisons": comparisons, "root": folder})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is not a file of results: {error}; run the reproduction again") from error
 
