@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from medvlmoe.analysis.reproduction.compare import with_comparisons
 from medvlmoe.analysis.reproduction.results import Results, write_results
 from medvlmoe.configuration import compose, to_yaml
 from medvlmoe.data.phantom import PhantomConfig, generate_phantoms
@@ -13,7 +14,7 @@ from medvlmoe.errors import EXIT_CELLS_FAILED, ConfigError
 from simulation.reproduction.collect import collect_results
 from simulation.reproduction.config import ReproductionConfig
 from simulation.reproduction.grid import run_grid
-from simulation.reproduction.plan import ARTEFACTS, Plan, make_plan
+from simulation.reproduction.plan import ARTEFACTS, TABLE1, TABLE2, Plan, make_plan, pairs_of
 from simulation.reproduction.progress import told
 from simulation.reproduction.write import write_artefact
 
@@ -48,6 +49,7 @@ def reproduce(arguments: list[str]) -> int:
     folder = Path(config.output.root) / (config.output.name or "reproduction")
     command = shlex.join(["medvlmoe", "reproduce", *arguments])
     results = collect_results(config, plan, failed, command, folder)
+    results = with_comparisons(results, {name: pairs_of(config, name) for name in wanted if name in (TABLE1, TABLE2)})
     files = [write_results(results), *(path for name in wanted for path in write_artefact(name, config, plan, results))]
     print("\n".join(map(str, files)))
     return _report_failures(results)
