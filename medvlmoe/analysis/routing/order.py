@@ -33,3 +33,18 @@ def hungarian_order(share_GK: npt.NDArray[np.float64]) -> tuple[list[int], list[
         followers = [group for group in unmatched if strongest_G[group] == expert]
         rows += sorted(followers, key=lambda group: -share_GK[group, expert])
     return rows, columns
+
+
+def column_order(share_GK: npt.NDArray[np.float64], rows: list[int]) -> list[int]:
+    """Experts in the order of the groups that they are matched with, for rows that stand in a given order.
+
+    Experts without a group come last, by the position of the row that uses them most.
+    """
+    groups, experts = linear_sum_assignment(share_GK, maximize=True)
+    place = {group: position for position, group in enumerate(rows)}
+    own = dict(zip(experts.tolist(), groups.tolist(), strict=True))
+    strongest_K = share_GK.argmax(axis=0).tolist()
+    return sorted(
+        range(share_GK.shape[1]),
+        key=lambda expert: (expert not in own, place[own.get(expert, strongest_K[expert])], expert),
+    )
