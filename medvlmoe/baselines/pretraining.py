@@ -130,7 +130,9 @@ class _Stage:
                 self._set_learning_rate((epoch * len(batches) + step) / (config.epochs * len(batches)))
                 input_ids_BL, mask_BL = self.pairs.texts(text_rows)
                 texts = Texts(
-                    input_ids_BL.to(self.device), mask_BL.to(self.device), self.pairs.labels_NY[text_rows].to(self.device)
+                    input_ids_BL.to(self.device),
+                    mask_BL.to(self.device),
+                    self.pairs.labels_NY[text_rows].to(self.device),
                 )
                 total += self._step(batch.image_BCHW.to(self.device), batch.labels_BY.to(self.device), texts, epoch)
                 if on_step is not None:
@@ -167,6 +169,11 @@ class _Stage:
         load_optimizer_tensors(self.model, self.optimizer, optimizer)
         self.precision.load_tensors({name: optimizer[name] for name in optimizer if name.startswith("scaler/")})
         return losses
+
+    def _texts(self, rows: list[int]) -> Texts:
+        input_ids_BL, mask_BL = self.pairs.texts(rows)
+        labels_BY = self.pairs.labels_NY[rows]
+        return Texts(input_ids_BL.to(self.device), mask_BL.to(self.device), labels_BY.to(self.device))
 
     def _other_order(self, epoch: int) -> list[list[int]]:
         return shuffled_batches(len(self.pairs), self.config.batch_size, derive_seed(self.seed, "texts"), epoch)
