@@ -7,19 +7,29 @@ import pytest
 from PIL import Image
 
 from medvlmoe.command_line import run
+from tests.integration.conftest import QUICK, Hospital
 from tests.medvlmoe.data.dicom_files import write_dicom
 
 
-@pytest.fixture
-def checkpoint(hospital, medvlmoe, tmp_path) -> Path:
-    assert medvlmoe("simulate", "mode=centralized")[0] == 0
-    return tmp_path / "runs" / "run" / "checkpoints" / "final.safetensors"
+@pytest.fixture(scope="module")
+def hospital(tmp_path_factory) -> Hospital:
+    return Hospital(tmp_path_factory.mktemp("explain") / "north")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(hospital) -> Path:
+    root = hospital.root.parent
+    site = "+data.sites.north={kind:manifest,root:north,manifest:site.yaml}"
+    output = [f"output.root={root}/runs", "output.name=run"]
+    assert run(["simulate", "mode=centralized", *QUICK, "data=none", f"data.root={root}", site, *output]) == 0
+    return root / "runs" / "run" / "checkpoints" / "final.safetensors"
 
 
 def test_one_picture_of_one_image(checkpoint, hospital, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = ["explain", f"checkpoint={checkpoint}", f"image={hospital.image(7)}", "age=57", "sex=F", "view=PA"]
-    assert run([*arguments, "output=out/why.png"]) == 0
+    arguments = ["explain", f"checkpoint={checkpoint}", f"image={hospital.image(7)}", "label=effusion"]
+    facts = ["age=57", "sex=F", "view=PA"]
+    assert run([*arguments, *facts, "output=out/why.png"]) == 0
     printed = capsys.readouterr().out
     assert "Pleural Effusion: 0." in printed and "gate: image" in printed and "out/why.png" in printed
     with Image.open(tmp_path / "out" / "why.png") as picture:
@@ -27,10 +37,10 @@ def test_one_picture_of_one_image(checkpoint, hospital, tmp_path, capsys, monkey
         assert np.asarray(picture).std() > 10
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["why.png"]  # nothing half-written beside it
     first = (tmp_path / "out" / "why.png").read_bytes()
-    assert run([*arguments, "output=out/why.png"]) == 0
+    assert run([*arguments, *facts, "output=out/why.png"]) == 0
     assert (tmp_path / "out" / "why.png").read_bytes() == first
-    assert run([*arguments[:3], "text=Chest, PA; fever: $5", "output=why.svg"]) == 0
-    assert run(arguments[:3]) == 0
+    assert run([*arguments, "text=Chest, PA; fever: $5", "output=why.svg"]) == 0
+    assert run(arguments) == 0
     assert (tmp_path / "7-explained.png").exists()
 
 
