@@ -14,7 +14,7 @@ from client.facts import audit_numbers, data_facts
 from client.policy.disclosure import check_cohort, released_labels, released_metrics, released_routes
 from client.resident import SPLITS, own_label_space, resident_dataset, resident_model
 from client.state import RoundTensors
-from medvlmoe.model import MedVLMoE
+from medvlmoe.model import AnyMedVLMoE
 from medvlmoe.training import Trainer
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.evaluation import Evaluation
@@ -100,7 +100,9 @@ def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch
     return metrics
 
 
-def _trainer(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor]) -> tuple[Trainer, MedVLMoE]:
+def _trainer(
+    site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor]
+) -> tuple[Trainer, AnyMedVLMoE]:
     """The received model and what trains it."""
     model = resident_model(site, request)
     load_exchanged(model, tensors, take=True)  # each tensor is decoded anew, so nobody else has it

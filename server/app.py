@@ -55,7 +55,7 @@ def run_federation(grid: Grid, config: RunConfig) -> dict[str, Any]:
         model = GlobalModel.initial(config.model, label_space, config.seed)
     strategy = build_strategy(
         config.strategy,
-        expert_count=config.model.moe.experts,
+        expert_count=config.model.expert_count,
         label_count=len(label_space.labels),
         quorum=config.federation.quorum or len(roster.nodes),
     )

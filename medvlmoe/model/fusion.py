@@ -133,18 +133,20 @@ class Fusion(nn.Module):
         super().__init__()
         self.single_token = config.tokens == "cls"
         self.text_pool = text_pool
+        self.attends = config.kind == "attention"
         self.gate_kind = config.gate
         self.image_projection = nn.Linear(image_width, config.dim)
         self.text_projection = nn.Linear(text_width, config.dim)
         self.image_positions = _position_table(image_tokens, config.dim)
         self.text_positions = _position_table(config.max_text_positions, config.dim)
-        self.cross_attention = CrossModalFusion(
-            config.dim,
-            heads=config.heads,
-            projections=config.projections,
-            output_projection=config.output_projection,
-            residual=config.residual,
-        )
+        if self.attends:
+            self.cross_attention = CrossModalFusion(
+                config.dim,
+                heads=config.heads,
+                projections=config.projections,
+                output_projection=config.output_projection,
+                residual=config.residual,
+            )
         self.image_norm = nn.LayerNorm(config.dim) if config.layer_norm else nn.Identity()
         self.text_norm = nn.LayerNorm(config.dim) if config.layer_norm else nn.Identity()
         self.gate = _gate(config)
@@ -164,7 +166,9 @@ class Fusion(nn.Module):
             text_mask_BL = text_mask_BL[:, :1]
         image_BND = _with_positions(self.image_projection(image_BNV), self.image_positions)
         text_BLD = _with_positions(self.text_projection(text_BLT), self.text_positions)
-        fused_image_BND, fused_text_BLD = self.cross_attention(image_BND, text_BLD, text_mask_BL)
+        fused_image_BND, fused_text_BLD = image_BND, text_BLD
+        if self.attends:
+            fused_image_BND, fused_text_BLD = self.cross_attention(image_BND, text_BLD, text_mask_BL)
         fused_image_BND, fused_text_BLD = self.image_norm(fused_image_BND), self.text_norm(fused_text_BLD)
         pooled_text_BD = pool_text(fused_text_BLD, text_mask_BL, self.text_pool)
 
