@@ -61,7 +61,7 @@ def test_a_dicom_file_is_explained_like_its_pixels(checkpoint, hospital, tmp_pat
         (["image=x.png"], "which model"),
         (["checkpoint=there", "image=nothere.png"], "nothere.png"),
         (["checkpoint=nothere", "image=there"], "no checkpoint at nothere"),
-        (["checkpoint=there", "image=there", "label=Mass"], "no such label"),
+        (["checkpoint=there", "image=there", "label=Gout"], "no such label"),
         (["checkpoint=there", "image=there", "block=tissue"], "block=tissue"),
         (["checkpoint=there", "image=there", "age=300"], "age=300"),
         (["checkpoint=there", "image=there", "age=57", "text=Chest."], "leave age out"),
