@@ -10,7 +10,7 @@ from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import TensorFile
 from medvlmoe.model.config import MedVLMoEConfig
-from medvlmoe.model.medvlmoe import MedVLMoE, empty_model
+from medvlmoe.model.medvlmoe import AnyMedVLMoE, empty_model
 from medvlmoe.model.memory import finish_filling
 
 
@@ -55,7 +55,7 @@ class TrainedModel:
                 f"{path}: its description cannot be read ({error}); is it of this version?"
             ) from error
 
-    def load(self) -> MedVLMoE:
+    def load(self) -> AnyMedVLMoE:
         """The model with its weights, on the CPU.
 
         Raises:

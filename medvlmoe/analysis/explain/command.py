@@ -13,6 +13,7 @@ from medvlmoe.data.labels import FINDINGS, LabelBlock
 from medvlmoe.data.loaders import chestxray14, medmnist
 from medvlmoe.data.text import age_words, prompt, sex_words, view_words
 from medvlmoe.errors import ConfigError
+from medvlmoe.model.medvlmoe import MedVLMoE
 from medvlmoe.trained_model import TrainedModel
 from medvlmoe.training.device import resolve_device
 
@@ -96,8 +97,11 @@ def explain(arguments: list[str]) -> int:
     trained = TrainedModel.describe(Path(config.checkpoint))
     block, label = find_block(trained.label_space, config.block, config.label)
     opening = prompt(_opening(config, block))
+    model = trained.load()
+    if not isinstance(model, MedVLMoE):
+        raise ConfigError(f"{trained.path}: the model has no experts, and explain is for those that have")
     found = explain_image(
-        trained.load(),
+        model,
         trained.label_space,
         image,
         block=block,

@@ -109,8 +109,7 @@ def explain_image(
     place = int(scores[0].argmax()) if label is None else block.labels.index(label)
     maps = image_maps(model, image_BCHW, *tokens[0], columns.start + place)
     routing, gate_B2 = maps.output.routing, maps.output.gate_B2
-    if routing is None:
-        raise ConfigError("the model has no experts, and explain is for those that have")
+    assert routing is not None
     gated = model.config.fusion.gate != "none"
     pixels, (attention, grad_cam), where = _shown(image, model.config, intensity, maps.attention, maps.grad_cam)
     return Explanation(
