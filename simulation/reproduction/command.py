@@ -3,14 +3,14 @@
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medvlmoe.analysis.reproduction.compare import with_comparisons
-from medvlmoe.analysis.reproduction.results import Results, write_results
+from medvlmoe.analysis.reproduction.results import FAILED, Results, write_results
 from medvlmoe.configuration import compose, to_yaml
 from medvlmoe.data.phantom import PhantomConfig, generate_phantoms
-from medvlmoe.errors import EXIT_CELLS_FAILED, ConfigError
+from medvlmoe.errors import EXIT_CELLS_FAILED, CheckpointError, ConfigError
 from simulation.reproduction.collect import collect_results
 from simulation.reproduction.config import ReproductionConfig
 from simulation.reproduction.grid import run_grid
@@ -31,6 +31,9 @@ _EVERYTHING = "all"
 def reproduce(arguments: list[str]) -> int:
     """Run the cells that a table or figure needs, then write it to ``<output.root>/<output.name>``.
 
+    The folder is by default named after what is in it, such as ``table2-tiny``; the runs themselves are in
+    ``<output.root>/cells``, where every table and figure finds them.
+
     Raises:
         ConfigError: no such table or figure, an unknown key, or a model or data set that is not there.
         DataError: no data set can be read.
@@ -46,13 +49,18 @@ def reproduce(arguments: list[str]) -> int:
         return 0
     with told(plan.cells) as tell:
         failed = run_grid(plan.cells, config.jobs, tell)
-    folder = Path(config.output.root) / (config.output.name or "reproduction")
+    folder = Path(config.output.root) / (config.output.name or _folder_name(wanted, config.protocol))
     command = shlex.join(["medvlmoe", "reproduce", *arguments])
     results = collect_results(config, plan, failed, command, folder)
     results = with_comparisons(results, {name: pairs_of(config, name) for name in wanted if name in (TABLE1, TABLE2)})
-    files = [write_results(results), *(path for name in wanted for path in write_artefact(name, config, plan, results))]
+    files, missing = [write_results(results)], {}
+    for name in wanted:
+        try:
+            files += write_artefact(name, config, plan, results)
+        except (ConfigError, CheckpointError) as error:  # what is there of the others is written all the same
+            missing[name] = str(error)
     print("\n".join(map(str, files)))
-    return _report_failures(results)
+    return _report_failures(results, missing)
 
 
 def artefacts_of(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -80,6 +88,11 @@ def with_phantoms(config: ReproductionConfig, overrides: Sequence[str]) -> Repro
     return dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(root)))
 
 
+def _folder_name(wanted: Sequence[str], protocol: str) -> str:
+    """``table2-tiny``: what was asked for has its own ``results.json``."""
+    return f"{_EVERYTHING if list(wanted) == list(ARTEFACTS) else '-'.join(wanted)}-{protocol}"
+
+
 def _print_plan(plan: Plan) -> None:
     for (dataset, model, seed), cell in plan.entries.items():
         state = "finished" if cell.summary() is not None else "to run"
@@ -91,8 +104,10 @@ def _print_plan(plan: Plan) -> None:
     print(f"{len(cells)} runs, {sum(cell.summary() is not None for cell in cells)} of them finished")
 
 
-def _report_failures(results: Results) -> int:
-    failed = [cell for cell in results.cells if cell.status != "finished"]
+def _report_failures(results: Results, missing: Mapping[str, str]) -> int:
+    failed = [cell for cell in results.cells if cell.status == FAILED]
     for cell in failed:
         print(f"FAILED {cell.dataset} {cell.model} seed {cell.seed}: {cell.reason}", file=sys.stderr)
-    return EXIT_CELLS_FAILED if failed else 0
+    for name, reason in missing.items():
+        print(f"NOT WRITTEN {name}: {reason}", file=sys.stderr)
+    return EXIT_CELLS_FAILED if failed or missing else 0
