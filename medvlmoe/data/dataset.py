@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medvlmoe.data.batch import Batch
+from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.mapped_images import MappedImages
 from medvlmoe.errors import ConfigError
@@ -29,6 +30,7 @@ class SiteDataset(Dataset[Batch]):
         label_space: the federation's space, Y labels.
         left_out: reason -> number of the site's records that were left out (over all splits).
         notes: facts about the data worth a line in a result file.
+        demographics: age, sex and view of N records, for results by subgroup; ``None`` where nothing is told.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class SiteDataset(Dataset[Batch]):
         label_space: LabelSpace,
         left_out: dict[str, int],
         notes: dict[str, str],
+        demographics: Demographics | None = None,
     ) -> None:
         self._images, self._counts = list(images), list(counts)
         self._first_N = np.concatenate([[0], np.cumsum(self._counts)])
@@ -51,6 +54,7 @@ class SiteDataset(Dataset[Batch]):
         self.labels_NY = labels_NY
         self.patient_ids, self.study_ids = patient_ids, study_ids
         self.label_space, self.left_out, self.notes = label_space, left_out, notes
+        self.demographics = demographics
         self._training_epoch: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -156,4 +160,7 @@ def concatenate(datasets: Sequence[SiteDataset]) -> SiteDataset:
         label_space=first.label_space,
         left_out=left_out,
         notes={key: value for dataset in reversed(datasets) for key, value in dataset.notes.items()},
+        demographics=Demographics.concatenate(
+            [dataset.demographics or Demographics.unknown(len(dataset)) for dataset in datasets]
+        ),
     )

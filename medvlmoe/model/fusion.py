@@ -30,12 +30,26 @@ class CrossAttention(nn.Module):
     def forward(self, asking_BQD: Tensor, asked_BSD: Tensor, asked_mask_BS: Tensor | None = None) -> Tensor:
         """Attended values, shape (B, Q, D). Tokens of ``asked`` with mask 0 are not looked at."""
         query, key, value = (
-            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            self._by_head(layer(tokens))
             for layer, tokens in ((self.query, asking_BQD), (self.key, asked_BSD), (self.value, asked_BSD))
         )
         mask = None if asked_mask_BS is None else asked_mask_BS.bool()[:, None, None, :]
         attended_BQD = scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         return attended_BQD if self.output is None else self.output(attended_BQD)
+
+    def weights(self, asking_BQD: Tensor, asked_BSD: Tensor, asked_mask_BS: Tensor | None = None) -> Tensor:
+        """The attention weights behind :meth:`forward`, shape (B, heads, Q, S); they sum to 1 over S.
+
+        For looking at: training never needs them as a whole.
+        """
+        query, key = self._by_head(self.query(asking_BQD)), self._by_head(self.key(asked_BSD))
+        scores_BHQS = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        if asked_mask_BS is not None:
+            scores_BHQS = scores_BHQS.masked_fill(~asked_mask_BS.bool()[:, None, None, :], float("-inf"))
+        return scores_BHQS.softmax(-1)
+
+    def _by_head(self, tokens_BTD: Tensor) -> Tensor:
+        return tokens_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class CrossModalFusion(nn.Module):

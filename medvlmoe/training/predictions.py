@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import load_tensors, save_tensors
@@ -23,6 +24,7 @@ class Predictions:
         patient_ids: N patients.
         label_space: the labels of the Y axis.
         loss: the training loss on these rows; ``None`` without any known label.
+        demographics: age, sex and view of N rows; ``None`` where the data tell nothing.
     """
 
     scores_NY: Tensor
@@ -30,6 +32,7 @@ class Predictions:
     patient_ids: Sequence[str]
     label_space: LabelSpace
     loss: float | None = None
+    demographics: Demographics | None = None
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
@@ -41,6 +44,7 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
         "label_space": json.dumps(predictions.label_space.to_dict()),
         "patient_ids": json.dumps(list(predictions.patient_ids)),
         "loss": json.dumps(predictions.loss),
+        "demographics": json.dumps(None if predictions.demographics is None else predictions.demographics.to_dict()),
     }
     save_tensors(path, {"scores_NY": predictions.scores_NY, "labels_NY": predictions.labels_NY}, metadata)
 
@@ -53,12 +57,14 @@ def load_predictions(path: Path) -> Predictions:
     """
     tensors, metadata = load_tensors(path)
     try:
+        told = json.loads(metadata.get("demographics", "null"))
         predictions = Predictions(
             scores_NY=tensors["scores_NY"],
             labels_NY=tensors["labels_NY"],
             patient_ids=[str(patient) for patient in json.loads(metadata["patient_ids"])],
             label_space=LabelSpace.from_dict(json.loads(metadata["label_space"])),
             loss=json.loads(metadata["loss"]),
+            demographics=None if told is None else Demographics(**told),
         )
     except (KeyError, ValueError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path} does not hold predictions: {error}") from error

@@ -156,6 +156,7 @@ class Trainer:
             patient_ids=rows.patient_ids,
             label_space=self.label_space,
             loss=float(loss) if any(count.terms for count in counts) else None,
+            demographics=getattr(dataset, "demographics", None),
         )
 
     def judge(self, predictions: Predictions, *, intervals: bool = True, min_patients: int = 1) -> Evaluation:

@@ -18,21 +18,24 @@ TITLES = {JOINT: "own prompts", JOINT_NEUTRAL: f"control: every prompt is '{NEUT
 _PERMUTATIONS = 999
 
 
-def routing_panels(plan: Plan) -> list[RoutingPanel]:
-    """The joint run and its control, of the first seed that both have.
+def routing_panels(plan: Plan) -> dict[int, list[RoutingPanel]]:
+    """By seed the joint run and its control, where both are finished.
 
     Raises:
-        CheckpointError: neither is finished.
+        CheckpointError: no seed has both.
     """
     seeds = {dataset: {seed for name, _, seed in plan.entries if name == dataset} for dataset in TITLES}
+    panels = {}
     for seed in sorted(seeds[JOINT] & seeds[JOINT_NEUTRAL]):
         cells = {dataset: plan.entries[dataset, FULL, seed] for dataset in TITLES}
         if all(cell.summary() is not None for cell in cells.values()):
-            return [
-                RoutingPanel.of(TITLES[dataset], routing_of(cell), permutations=_PERMUTATIONS)
+            panels[seed] = [
+                RoutingPanel.of(TITLES[dataset], routing_of(cell), permutations=_PERMUTATIONS, seed=seed)
                 for dataset, cell in cells.items()
             ]
-    raise CheckpointError("no seed has both the joint run and its control with the neutral prompt")
+    if not panels:
+        raise CheckpointError("no seed has both the joint run and its control with the neutral prompt")
+    return panels
 
 
 def routing_of(cell: Cell) -> RoutingTable:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medvlmoe.analysis.figures.figure2 import draw_figure2, figure2_numbers
-from medvlmoe.analysis.figures.figure3 import draw_figure3, figure3_numbers
+from medvlmoe.analysis.figures.figure3 import draw_figure3, figure3_numbers, over_seeds, seeds_note
 from medvlmoe.analysis.figures.style import save_figure
 from medvlmoe.analysis.reproduction.entries import entries_of
 from medvlmoe.analysis.reproduction.figure2_cells import figure2_cells
@@ -35,4 +35,7 @@ def write_artefact(name: str, config: ReproductionConfig, plan: Plan, results: R
         return save_figure(draw_figure2(cells, FIGURE2_NOTE), results.root / name, numbers)
     assert name == FIGURE3
     panels = routing_panels(plan)
-    return save_figure(draw_figure3(panels), results.root / name, figure3_numbers(panels))
+    shown = min(panels)
+    note = seeds_note(panels, shown)
+    numbers = {"seed": shown, **figure3_numbers(panels[shown], note), "over_seeds": over_seeds(panels)}
+    return save_figure(draw_figure3(panels[shown], note), results.root / name, numbers)

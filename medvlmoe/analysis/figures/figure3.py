@@ -3,7 +3,7 @@
 Shape suffixes: K experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +151,35 @@ def figure3_numbers(panels: Sequence[RoutingPanel], note: str = "") -> dict[str,
             }
         )
     return {"note": note, "panels": found}
+
+
+def over_seeds(panels: Mapping[int, Sequence[RoutingPanel]]) -> dict[str, Any]:
+    """The statistics of every seed, as JSON values: seed -> title of the panel -> statistic."""
+    return {
+        str(seed): {
+            panel.title: {
+                name: {"observed": one.observed, "excess": one.excess, "p_value": one.p_value}
+                for name, one in panel.dependence.items()
+            }
+            for panel in found
+        }
+        for seed, found in sorted(panels.items())
+    }
+
+
+def seeds_note(panels: Mapping[int, Sequence[RoutingPanel]], shown: int) -> str:
+    """Which seed is shown, and how far the others agree on what the figure asks: disease or hospital."""
+    if len(panels) == 1:
+        return f"One seed ({shown}): whether the experts of another divide the work alike is not known."
+    words = []
+    for title in dict.fromkeys(panel.title for found in panels.values() for panel in found):
+        own = [panel for found in panels.values() for panel in found if panel.title == title]
+        for name, meaning in (("label_within_site", "disease, hospital known"), ("site", "hospital")):
+            excess = [100 * panel.dependence[name].excess for panel in own]
+            beyond = sum(panel.dependence[name].p_value < 0.05 for panel in own)
+            spread = f"{min(excess):.0f} to {max(excess):.0f} %"
+            words.append(f"{title}, {meaning}: {spread} (p < 0.05 in {beyond} of {len(own)})")
+    return f"Seed {shown} is shown. Over {len(panels)} seeds: {'; '.join(words)}."
 
 
 _READING = (

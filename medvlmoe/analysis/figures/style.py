@@ -21,7 +21,7 @@ SMALL = 5.5
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 GREY, BLACK = "#8A8A8A", "#1A1A1A"
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that a figure is the same on every machine
     "font.size": 7,
     "axes.titlesize": 8,
@@ -37,6 +37,7 @@ _STYLE: dict[str, Any] = {
     "ytick.major.size": 2.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "svg.fonttype": "path",
     "svg.hashsalt": "medvlmoe",  # else the names of clip paths are random
     "figure.facecolor": "white",

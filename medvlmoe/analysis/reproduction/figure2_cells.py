@@ -9,10 +9,17 @@ from medvlmoe.analysis.reproduction.paper_values import BENCHMARKS
 
 def figure2_cells(entries: Sequence[Entry]) -> list[Figure2Cell]:
     """One cell an entry; the interval is over seeds, and over patients where there is one seed only."""
-    return [_cell(entry) for entry in entries]
+    return [_cell(entry, _names(entries)[entry.dataset]) for entry in entries]
 
 
-def _cell(entry: Entry) -> Figure2Cell:
+def _names(entries: Sequence[Entry]) -> dict[str, str]:
+    """Name of each data set in the figure: the benchmark's, unless several sites are parts of it."""
+    kinds = {entry.dataset: entry.kind for entry in entries}
+    alone = {kind for kind in kinds.values() if list(kinds.values()).count(kind) == 1}
+    return {name: BENCHMARKS.get(kind, name) if kind in alone else name for name, kind in kinds.items()}
+
+
+def _cell(entry: Entry, name: str) -> Figure2Cell:
     low = high = None
     over = OVER_SEEDS
     if entry.auc is not None and entry.half_width is not None:
@@ -20,7 +27,7 @@ def _cell(entry: Entry) -> Figure2Cell:
     elif entry.patients is not None:
         (low, high), over = entry.patients, OVER_PATIENTS
     return Figure2Cell(
-        dataset=BENCHMARKS.get(entry.kind, entry.dataset),
+        dataset=name,
         model=entry.title,
         auc=_share(entry.auc),
         low=_share(low),

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from medvlmoe.analysis.figures.figure3 import RoutingPanel, draw_figure3, figure3_numbers
+from medvlmoe.analysis.figures.figure3 import RoutingPanel, draw_figure3, figure3_numbers, over_seeds, seeds_note
 from medvlmoe.analysis.figures.style import save_figure
 from medvlmoe.analysis.routing import RoutingTable
 from medvlmoe.errors import ConfigError
@@ -101,3 +101,14 @@ def test_files_are_whole_and_the_same_each_time(panels, tmp_path):
     ]
     assert json.loads((tmp_path / "again" / "figure3.json").read_text())["panels"][0]["stamps"] == ["PHANTOM"]
     assert b"<dc:date>" not in (tmp_path / "again" / "figure3.svg").read_bytes()
+
+
+def test_other_seeds_are_told(panels):
+    seeds = {0: [panels[0]], 3: [panels[1]]}
+    found = over_seeds(seeds)
+    assert found["3"]["neutral"]["site"]["p_value"] == panels[1].dependence["site"].p_value
+    assert "not known" in seeds_note({0: panels}, 0)
+    same = {0: [panels[0]], 1: [panels[0]]}
+    excess = f"{100 * panels[0].dependence['site'].excess:.0f}"
+    assert f"own, hospital: {excess} to {excess} %" in seeds_note(same, 0)
+    assert "Seed 0 is shown. Over 2 seeds" in seeds_note(same, 0)
