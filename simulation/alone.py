@@ -18,6 +18,7 @@ from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from medvlmoe.training import Trainer
 from medvlmoe.training.evaluation import Evaluation
 from medvlmoe.training.predictions import save_predictions
+from simulation.cards import write_simulation_cards
 from simulation.sites import SimulatedSites
 from strategies.run_config import RunConfig
 
@@ -169,6 +170,8 @@ def _finish(
     reads_text = mode != "yardstick" and config.model.reads_text
     summary = summarize(mode, config.seed, epochs, found, folder.seconds(), sites, model_stamps, reads_text)
     folder.write_summary(summary)
+    if mode != "yardstick":
+        write_simulation_cards(folder.path, sites)
     return summary
 
 
