@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from medvlmoe import stamps
+from medvlmoe.baselines import build_baseline
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data import SiteDataset, concatenate
 from medvlmoe.files import save_tensors
@@ -18,6 +19,7 @@ from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from medvlmoe.training import Trainer
 from medvlmoe.training.evaluation import Evaluation
 from medvlmoe.training.predictions import save_predictions
+from simulation.baseline import describe_baseline, prepare_baseline
 from simulation.cards import write_simulation_cards
 from simulation.sites import SimulatedSites
 from strategies.run_config import RunConfig
@@ -42,7 +44,8 @@ def run_alone(mode: str, config: RunConfig, sites: SimulatedSites, epochs: int) 
     """Train a model on each site's own data and test it there.
 
     Args:
-        mode: ``local`` (the same MedVLMoE) or ``yardstick`` (a plain timm backbone on the images alone).
+        mode: ``local`` (the same MedVLMoE), ``yardstick`` (a plain timm backbone on the images alone) or ``baseline``
+            (one of the paper's five comparison models).
         config: the run's configuration.
         sites: the sites.
         epochs: passes over each site's training data.
@@ -54,6 +57,8 @@ def run_alone(mode: str, config: RunConfig, sites: SimulatedSites, epochs: int) 
         logger.info("%s: training on %s alone", mode, name)
         model = new_model(mode, config, sites)
         checkpoints = folder.checkpoints / name
+        if mode == "baseline":
+            prepare_baseline(model, config, sites, name, checkpoints)
         validation = {name: splits["validation"]}
         trainer = _fit(config, model, sites, splits["train"], validation, epochs, checkpoints)
         if mode == "local":
@@ -126,6 +131,8 @@ def new_model(mode: str, config: RunConfig, sites: SimulatedSites) -> nn.Module:
             image_size=vision.image_size,
             channels=vision.channels,
         )
+    if mode == "baseline":
+        return build_baseline(config.baseline, config.model, label_count, config.seed)
     return build_model(config.model, label_count, config.seed)
 
 
@@ -167,10 +174,12 @@ def _finish(
     sites: SimulatedSites,
 ) -> dict[str, Any]:
     model_stamps = _stamps_of(sites, list(sites.sites)) if mode == "centralized" else []
-    reads_text = mode != "yardstick" and config.model.reads_text
+    reads_text = {"yardstick": False, "baseline": config.baseline.reads_text}.get(mode, config.model.reads_text)
     summary = summarize(mode, config.seed, epochs, found, folder.seconds(), sites, model_stamps, reads_text)
+    if mode == "baseline":
+        summary["baseline"] = describe_baseline(config, sites)
     folder.write_summary(summary)
-    if mode != "yardstick":
+    if mode in ("centralized", "local"):
         write_simulation_cards(folder.path, sites)
     return summary
 

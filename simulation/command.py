@@ -19,6 +19,7 @@ from medvlmoe.training import Trainer
 from medvlmoe.training.device import resolve_devices
 from medvlmoe.training.precision import resolve_precision
 from simulation.alone import run_alone, run_centralized, summarize
+from simulation.baseline import with_baseline_normalisation
 from simulation.cards import write_simulation_cards
 from simulation.federated import run_federated
 from simulation.sites import open_sites
@@ -106,6 +107,8 @@ def _named(config: RunConfig, name: str) -> RunConfig:
 
 
 def _run(mode: str, config: RunConfig, overrides: list[str], epochs: int) -> dict[str, Any]:
+    if mode == "baseline":
+        config = dataclasses.replace(config, model=with_baseline_normalisation(config))
     sites = open_sites(config)
     if mode == "federated":
         summary = run_federated(config, overrides)

@@ -78,19 +78,34 @@ class SiteDataset(Dataset[Batch]):
         rows_B = np.asarray(indices, dtype=np.int64)
         if len(rows_B) == 0 or rows_B.min() < 0 or rows_B.max() >= len(self):
             raise IndexError(f"batch indices must be in 0..{len(self) - 1}, and at least one")
-        positions_B = torch.from_numpy(rows_B)
-        input_ids_UL, mask_UL = self._tokens_UL
-        text_of_B = self._text_of_N[positions_B]
-        mask_BL = mask_UL[text_of_B]
-        longest = max(1, int(mask_BL.sum(dim=1).max()))
+        input_ids_BL, mask_BL = self.texts(indices)
         return Batch(
             self._read_images(rows_B),
-            input_ids_UL[text_of_B, :longest].to(torch.int64),
-            mask_BL[:, :longest].to(torch.int64),
-            self.labels_NY[positions_B],
+            input_ids_BL,
+            mask_BL,
+            self.labels_NY[torch.from_numpy(rows_B)],
             [self.patient_ids[row] for row in rows_B.tolist()],
             [self.study_ids[row] for row in rows_B.tolist()],
         )
+
+    def texts(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Token numbers and attention mask of the records at ``indices``, int64 B x L, cut to the longest of them."""
+        input_ids_UL, mask_UL = self._tokens_UL
+        text_of_B = self._text_of_N[torch.as_tensor(indices, dtype=torch.int64)]
+        mask_BL = mask_UL[text_of_B]
+        longest = max(1, int(mask_BL.sum(dim=1).max()))
+        return input_ids_UL[text_of_B, :longest].to(torch.int64), mask_BL[:, :longest].to(torch.int64)
+
+    def with_texts(self, tokens_UL: tuple[Tensor, Tensor], text_of_N: Tensor) -> "SiteDataset":
+        """The same records with other texts.
+
+        Args:
+            tokens_UL: token numbers and attention mask of the U different texts.
+            text_of_N: which of them each record has.
+        """
+        view = copy.copy(self)
+        view._tokens_UL, view._text_of_N = tokens_UL, text_of_N
+        return view
 
     def _read_images(self, rows_B: npt.NDArray[np.int64]) -> Tensor:
         seeds_B = None

@@ -66,6 +66,9 @@ def _result(
     if summary is None:
         reason = failed.get(cell.identity, "it has not been run")
         return CellResult(**facts, status=FAILED, reason=reason)
+    pairs = (summary.get("baseline") or {}).get("pretraining_text")
+    if pairs:
+        facts["policies"] = {**facts["policies"], "pretraining_text": pairs[dataset]}
     return CellResult(
         **facts,
         status=FINISHED,

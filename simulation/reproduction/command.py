@@ -43,7 +43,7 @@ def reproduce(arguments: list[str]) -> int:
         return 0
     wanted, overrides = artefacts_of(arguments)
     config = with_phantoms(compose(ReproductionConfig, overrides, config_name="reproduce"), overrides)
-    plan = make_plan(config, wanted)
+    plan = make_plan(config, wanted, overrides)
     if config.plan:
         _print_plan(plan)
         return 0

@@ -19,8 +19,10 @@ class ReproductionConfig(RunConfig):
         seeds: how many seeds (0, 1, …), or a list of them.
         models: models of the grid; empty: those of the table or figure.
         datasets: names in ``data.sites``; empty: those of the table or figure.
-        backbone: encoders of the baselines: ``shared`` (MedVLMoE's own, the fair comparison) or ``published``.
-        text_at_test: whether the baselines read the text at test time too: ``none`` (as published) or ``concat``.
+        backbone: encoders of the baselines: ``shared`` (MedVLMoE's own, the fair comparison; their names then end
+            with ``_shared``), ``published``, or ``both``.
+        text_at_test: ``none`` leaves the baselines as published (all but BioBERT-VQA read the image alone at test
+            time); with ``concat`` all read the text too.
         jobs: cells that run at once, each in a process of its own.
         phantom_images: images of each synthetic data set that ``data=phantom`` draws where ``data.root`` is unset.
         keep_models: keep the weights of every cell; otherwise only those of the full model and of the joint runs.
@@ -49,6 +51,9 @@ class ReproductionConfig(RunConfig):
         self.seed_list()
         if self.jobs < 1:
             raise ConfigError(f"jobs={self.jobs}: use 1 or more")
+        for key, choices in (("backbone", ("shared", "published", "both")), ("text_at_test", ("none", "concat"))):
+            if getattr(self, key) not in choices:
+                raise ConfigError(f"{key}={getattr(self, key)}: use one of {', '.join(choices)}")
 
     def seed_list(self) -> list[int]:
         """The seeds of the grid.

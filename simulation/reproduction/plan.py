@@ -1,20 +1,21 @@
 """Which cells a table or figure needs."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medvlmoe.analysis.reproduction.results import JOINT, JOINT_NEUTRAL
+from medvlmoe.baselines import BASELINES
 from medvlmoe.data.config import DatasetConfig
-from medvlmoe.errors import ConfigError, DataError
+from medvlmoe.errors import CheckpointError, ConfigError, DataError
 from medvlmoe.model.ablations import ABLATIONS, FULL
 from medvlmoe.run_folder import OutputConfig
 from simulation.reproduction.cell import Cell, folder_name, identity_of
 from simulation.reproduction.code_version import code_version
 from simulation.reproduction.config import ReproductionConfig
 from simulation.reproduction.data_version import data_version
-from simulation.reproduction.models import BASELINES, GridModel, configure, grid_model
+from simulation.reproduction.models import Configurator, GridModel, grid_model, with_backbones
 from strategies.run_config import RunConfig
 
 TABLE1, TABLE2, FIGURE2, FIGURE3 = "table1", "table2", "figure2", "figure3"
@@ -45,8 +46,13 @@ class Plan:
         return list({cell.identity: cell for cell in self.entries.values()}.values())
 
 
-def make_plan(config: ReproductionConfig, artefacts: Iterable[str]) -> Plan:
+def make_plan(config: ReproductionConfig, artefacts: Iterable[str], overrides: Sequence[str] = ()) -> Plan:
     """The cells of some tables and figures, each once.
+
+    Args:
+        config: the grid's configuration.
+        artefacts: tables and figures.
+        overrides: the command line that ``config`` was composed from.
 
     Raises:
         ConfigError: a model or data set is not there.
@@ -54,6 +60,7 @@ def make_plan(config: ReproductionConfig, artefacts: Iterable[str]) -> Plan:
     """
     pairs = list(dict.fromkeys(pair for artefact in artefacts for pair in pairs_of(config, artefact)))
     plan = Plan(pairs=pairs)
+    configurator = Configurator(config, overrides)
     versions: dict[str, str] = {}
     for dataset in dict.fromkeys(name for pair in pairs for name in _sites_of(config, pair[0])):
         try:
@@ -66,7 +73,7 @@ def make_plan(config: ReproductionConfig, artefacts: Iterable[str]) -> Plan:
     for seed in config.seed_list():
         for dataset, model in pairs:
             if all(site in versions for site in _sites_of(config, dataset)):
-                _add(plan, config, dataset, grid_model(model), seed, versions)
+                _add(plan, config, configurator, dataset, grid_model(model), seed, versions)
     return plan
 
 
@@ -91,7 +98,8 @@ def pairs_of(config: ReproductionConfig, artefact: str) -> list[tuple[str, str]]
         models = [name for name in config.models if name == FULL or name in ABLATIONS] or list(ABLATIONS)
     else:
         datasets = config.datasets or everything
-        models = [name for name in config.models if name not in ABLATIONS] or list(BASELINES)
+        chosen = [name for name in config.models if name not in ABLATIONS] or list(BASELINES)
+        models = with_backbones(chosen, config.backbone)
     return [(dataset, model) for dataset in datasets for model in dict.fromkeys([FULL, *models])]
 
 
@@ -117,6 +125,7 @@ def _sites_of(config: ReproductionConfig, dataset: str) -> list[str]:
 def _add(
     plan: Plan,
     config: ReproductionConfig,
+    configurator: Configurator,
     dataset: str,
     model: GridModel,
     seed: int,
@@ -127,12 +136,12 @@ def _add(
         return plan.entries[key]
     first = None
     if model.needs is not None:
-        first = _add(plan, config, dataset, grid_model(model.needs), seed, versions)
+        first = _add(plan, config, configurator, dataset, grid_model(model.needs), seed, versions)
         if first is None:
             return None
     try:
-        run = replace(configure(model, config, None if first is None else first.weights), seed=seed)
-    except ConfigError as error:
+        run = replace(configurator.of(model, None if first is None else first.weights), seed=seed)
+    except (ConfigError, CheckpointError) as error:
         plan.impossible[model.name] = str(error)
         return None
     if dataset in (JOINT, JOINT_NEUTRAL):

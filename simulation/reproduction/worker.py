@@ -99,6 +99,7 @@ def _outcome_of(cell: Cell, level: int) -> Outcome:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         logging.basicConfig(filename=log, level=level, format="%(asctime)s %(message)s", force=True)
+        logging.captureWarnings(True)
         run_cell(cell)
     except UserError as error:
         logger.exception("failed")

@@ -6,6 +6,7 @@ from typing import Any
 
 from medvlmoe.analysis.reproduction.entries import Entry
 from medvlmoe.analysis.reproduction.footnotes import Footnote
+from medvlmoe.analysis.reproduction.paper_values import SHARED
 from medvlmoe.analysis.reproduction.results import Results
 
 
@@ -65,7 +66,7 @@ class Marks:
             for note in self._footnotes
             if (everywhere and note.kind is None and note.model is None)
             or (kind is not None and note.kind == kind)
-            or (model is not None and note.model == model.partition(":")[0])
+            or (model is not None and note.model == model.removesuffix(SHARED))
         ]
         return "".join(f" [{self._number(note.text)}]" for note in chosen)
 

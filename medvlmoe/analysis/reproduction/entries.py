@@ -10,7 +10,7 @@ from medvlmoe.analysis.reproduction.anchors import Anchor, anchor_of
 from medvlmoe.analysis.reproduction.paper_values import PaperValue
 from medvlmoe.analysis.reproduction.results import FAILED, Comparison, Results
 from medvlmoe.analysis.table import t_interval
-from medvlmoe.model.ablations import ABLATIONS, FULL
+from medvlmoe.model.ablations import ABLATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,10 @@ def entries_of(results: Results, table: str, pairs: Sequence[tuple[str, str]]) -
 
 def title_of(model: str) -> str:
     """Name of a model in tables."""
-    return ABLATIONS[model].title if model in ABLATIONS else paper_values.TITLES.get(model, model)
+    if model in ABLATIONS:
+        return ABLATIONS[model].title
+    base = model.removesuffix(paper_values.SHARED)
+    return paper_values.TITLES.get(base, base) + (" (our encoders)" if base != model else "")
 
 
 def _entry(results: Results, table: str, dataset: str, model: str) -> Entry:
@@ -107,7 +110,7 @@ def _entry(results: Results, table: str, dataset: str, model: str) -> Entry:
         labels_averaged=next(((entry["labels_averaged"], len(entry["per_label"])) for entry in entries), None),
         subsets={name: value for name in subsets if (value := _subset_mean(entries, name)) is not None},
         paper=_paper_value(table, model, kind),
-        anchor=anchor_of(kind, model, size) if table == "table1" else None,
+        anchor=anchor_of(kind, model.removesuffix(paper_values.SHARED), size) if table == "table1" else None,
         comparison=next(
             (c for c in results.comparisons if (c.table, c.dataset, c.second) == (table, dataset, model)), None
         ),
@@ -121,8 +124,7 @@ def _entry(results: Results, table: str, dataset: str, model: str) -> Entry:
 def _paper_value(table: str, model: str, kind: str) -> PaperValue | None:
     if table == "table2":
         return paper_values.TABLE2.get(model) if kind == "chestxray14" else None
-    # MedVLMoE's value stands for it whatever the backbone of the baselines.
-    return paper_values.TABLE1.get(model if model == FULL else model.partition(":")[0], {}).get(kind)
+    return paper_values.TABLE1.get(model.removesuffix(paper_values.SHARED), {}).get(kind)
 
 
 def _subset_mean(entries: Sequence[dict], name: str) -> float | None:

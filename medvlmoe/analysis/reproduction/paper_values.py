@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from medvlmoe.model.ablations import FULL
 
+SHARED = "_shared"
+"""Ending of a baseline's name when it has MedVLMoE's encoders instead of the published ones."""
+
 BENCHMARKS = {
     "chestxray14": "ChestX-ray14",
     "chexpert": "CheXpert",

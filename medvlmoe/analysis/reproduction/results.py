@@ -1,6 +1,7 @@
 """``results.json``: what each cell (data set x model x seed) of a reproduction came to; tables and figures read it."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +120,7 @@ class Results:
 
     def folder(self, cell: CellResult) -> Path:
         """The cell's run folder."""
-        return self.root / cell.folder
+        return Path(os.path.normpath(self.root / cell.folder))  # also where ``root`` itself is not there yet
 
     def predictions(self, cell: CellResult, site: str | None = None) -> Predictions:
         """The cell's scores on a test split, by default of its own site.

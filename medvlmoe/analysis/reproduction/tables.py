@@ -119,6 +119,9 @@ def _details(dataset: str, entries: Sequence[Entry], marks: Marks) -> Sheet:
     first = entries[0]
     named = BENCHMARKS.get(first.kind)
     notes = [words.data_words(first)]
+    paired = {entry.policies["pretraining_text"] for entry in entries if "pretraining_text" in entry.policies}
+    if paired:
+        notes.append(f"In stage A the baselines pair training images with: {', '.join(sorted(paired))}.")
     subsets = sorted({name for entry in entries for name in entry.subsets})
     for subset in subsets:
         values = [f"{e.title} {words.number(e.subsets[subset])}" for e in entries if subset in e.subsets]
