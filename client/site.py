@@ -18,6 +18,7 @@ from medvlmoe.model import AnyMedVLMoE
 from medvlmoe.training import Trainer
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.evaluation import Evaluation
+from medvlmoe.training.predictions import save_predictions
 from strategies.exchange import exchanged_tensors, load_exchanged
 from strategies.messages import Metric, RoundConfig, SiteIntroduction, SiteUpdate
 
@@ -94,7 +95,10 @@ def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch
         if split not in SPLITS:
             raise ValueError("a split that does not exist")
         dataset = resident_dataset(site, split, request.label_space, request.model)
-        found = trainer.evaluate(dataset, intervals=request.intervals, min_patients=site.policy.min_cell)
+        predictions = trainer.score(dataset)
+        if site.predictions is not None and split == "test":
+            save_predictions(Path(site.predictions) / f"{site.name}.safetensors", predictions)
+        found = trainer.judge(predictions, intervals=request.intervals, min_patients=site.policy.min_cell)
         metrics |= released_metrics(site.policy, _metrics(found, f"{split}/"), dataset)
         metrics |= released_metrics(site.policy, data_facts(site, text_numbers, dataset.left_out), dataset)
     return metrics

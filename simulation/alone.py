@@ -20,6 +20,7 @@ from medvlmoe.training import Trainer
 from medvlmoe.training.evaluation import Evaluation
 from medvlmoe.training.predictions import save_predictions
 from simulation.baseline import describe_baseline, prepare_baseline
+from simulation.cards import write_simulation_cards
 from simulation.sites import SimulatedSites
 from strategies.run_config import RunConfig
 
@@ -178,6 +179,8 @@ def _finish(
     if mode == "baseline":
         summary["baseline"] = describe_baseline(config, sites)
     folder.write_summary(summary)
+    if mode in ("centralized", "local"):
+        write_simulation_cards(folder.path, sites)
     return summary
 
 

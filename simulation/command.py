@@ -20,6 +20,7 @@ from medvlmoe.training.device import resolve_devices
 from medvlmoe.training.precision import resolve_precision
 from simulation.alone import run_alone, run_centralized, summarize
 from simulation.baseline import with_baseline_normalisation
+from simulation.cards import write_simulation_cards
 from simulation.federated import run_federated
 from simulation.sites import open_sites
 from strategies.run_config import RunConfig
@@ -111,6 +112,7 @@ def _run(mode: str, config: RunConfig, overrides: list[str], epochs: int) -> dic
     sites = open_sites(config)
     if mode == "federated":
         summary = run_federated(config, overrides)
+        write_simulation_cards(Path(config.output.root) / str(config.output.name), sites)
     elif mode == "centralized":
         summary = run_centralized(config, sites, epochs)
     else:

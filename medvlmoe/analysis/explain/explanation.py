@@ -45,6 +45,7 @@ class Explanation:
         attention: map of the same size, 1 where a token has as much as if all had the same; ``None`` without one.
         attention_elsewhere: share of the attention on tokens that stand for the whole image.
         grad_cam: map of the same size, 0 to 1; ``None`` where no place raised the label.
+        places: shape of the grid of image tokens: how fine both maps can be.
         slice_number: of a volume, from 1.
         slices: of a volume.
     """
@@ -61,6 +62,7 @@ class Explanation:
     attention: npt.NDArray[np.float32] | None
     attention_elsewhere: float | None
     grad_cam: npt.NDArray[np.float32] | None
+    places: tuple[int, ...]
     slice_number: int | None = None
     slices: int | None = None
 
@@ -125,6 +127,7 @@ def explain_image(
         attention=attention,
         attention_elsewhere=maps.attention_elsewhere,
         grad_cam=None if grad_cam is None or grad_cam.max() <= 0 else grad_cam / grad_cam.max(),
+        places=tuple(maps.grad_cam.shape),
         slice_number=None if where is None else where + 1,
         slices=model.config.vision.depth,
     )

@@ -45,7 +45,8 @@ def draw_explanation(
         left, middle, right = above.subplots(1, 3)
         _draw_image(left, found)
         _draw_map(middle, found, _above_uniform(found.attention), _attention_title(found))
-        _draw_map(right, found, found.grad_cam, f"What raised “{_short(found.label)}” (Grad-CAM)")
+        label = textwrap.shorten(_short(found.label), 24, placeholder="…")
+        _draw_map(right, found, found.grad_cam, f"What raised “{label}” (Grad-CAM)")
         chances, experts, gate = below.subplots(1, 3, width_ratios=[1.15, 1.0, 0.9])
         _draw_probabilities(chances, found)
         _draw_experts(experts, found)
@@ -128,11 +129,8 @@ def _draw_gate(axes: "Axes", found: Explanation) -> None:
     if share is not None:
         axes.barh([3], [share], color=SKY, height=0.6)
         axes.barh([3], [1 - share], left=[share], color=ORANGE, height=0.6)
-        for x, words in (
-            (share / 2, f"image {100 * share:.0f} %"),
-            ((1 + share) / 2, f"text {100 - 100 * share:.0f} %"),
-        ):
-            axes.text(x, 3, words, ha="center", va="center", color=BLACK)
+        axes.text(0.02, 3, f"image {100 * share:.0f} %", ha="left", va="center", color=BLACK)
+        axes.text(0.98, 3, f"text {100 - 100 * share:.0f} %", ha="right", va="center", color=BLACK)
     rows = (("with all", found.probability[found.label]), ("patient text left out", found.without_text),
             ("image left out (grey)", found.without_image))  # fmt: skip
     axes.text(0, 2.05, f"{textwrap.shorten(_short(found.label), 30, placeholder='…')}, probability", fontsize=7)
@@ -152,8 +150,13 @@ def _write(words: "SubFigure", found: Explanation, stamped: Sequence[str], free_
         read += " This text was given by hand: if it names the finding, the prediction may only repeat it."
     lines = textwrap.wrap(read, 175)[:5]
     words.text(0.01, 0.98, "\n".join(lines), va="top", fontsize=6, linespacing=1.35)
-    warning = [*textwrap.wrap(_WARNING, 175), *stamps.lines(stamped)]
+    warning = [*textwrap.wrap(f"{_WARNING} {_resolution(found)}", 175), *stamps.lines(stamped)]
     words.text(0.01, 0.02, "\n".join(warning), va="bottom", fontsize=6, color=VERMILION, linespacing=1.35)
+
+
+def _resolution(found: Explanation) -> str:
+    places = " x ".join(map(str, found.places))
+    return f"This model sees {places} places: no map is finer than that."
 
 
 def _short(name: str) -> str:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (SKY, "v"), (VERMILION, "P"), (GREY, "X"))
-_GROUP = 0.8  # of the distance between two data sets
+_GROUP, _WIDEST_STEP = 0.8, 0.2  # of the distance between two data sets
+_FURTHEST = 15.0  # points below the lowest value: wider intervals end in an arrow at the edge
 OVER_SEEDS, OVER_PATIENTS = "95 % t-interval over seeds", "95 % bootstrap over patients, one seed"
 
 
@@ -83,11 +84,11 @@ def draw_figure2(cells: Sequence[Figure2Cell], note: str = "") -> "Figure":
         axes.annotate("chance", (len(datasets) - 0.46, 50), ha="right", va="bottom", fontsize=SMALL, color=GREY)
         for place in range(1, len(datasets)):
             axes.axvline(place - 0.5, color="#DDDDDD", linewidth=0.6, zorder=0)
-        step = _GROUP / len(models)
+        step = min(_GROUP / len(models), _WIDEST_STEP)
         by_name = {(cell.dataset, cell.model): cell for cell in cells}
         for number, model in enumerate(models):
             for place, dataset in enumerate(datasets):
-                x = place - _GROUP / 2 + (number + 0.5) * step
+                x = place + (number + 0.5 - len(models) / 2) * step
                 _draw_cell(axes, by_name.get((dataset, model)), x, step, *_LOOKS[number % len(_LOOKS)])
         axes.set_xticks(range(len(datasets)), [_tick(dataset, cells) for dataset in datasets])
         axes.tick_params(axis="x", length=0)
@@ -128,15 +129,22 @@ def _draw_cell(axes: "Axes", cell: Figure2Cell | None, x: float, step: float, co
     ends = None
     if cell.low is not None and cell.high is not None:
         ends = [[100 * (cell.auc - cell.low)], [100 * (cell.high - cell.auc)]]
-    axes.errorbar(x - 0.16 * step, 100 * cell.auc, yerr=ends, fmt=marker, markersize=4.2, color=colour,
+    x -= 0.16 * step
+    low, high = axes.get_ylim()
+    for end, edge, arrow, beyond in ((cell.low, low, "v", -1), (cell.high, high, "^", 1)):
+        if end is not None and beyond * (100 * end - edge) > 0:
+            axes.plot([x], [edge], marker=arrow, color=colour, markersize=3.5, clip_on=False, zorder=4)
+    axes.errorbar(x, 100 * cell.auc, yerr=ends, fmt=marker, markersize=4.2, color=colour,
                   markeredgecolor="white", markeredgewidth=0.3, elinewidth=1.0, capsize=1.8, capthick=0.8,
                   zorder=3)  # fmt: skip
 
 
 def _range(cells: Sequence[Figure2Cell]) -> tuple[float, float]:
-    values = [value for cell in cells for value in (cell.auc, cell.low, cell.high, cell.paper) if value is not None]
-    lowest, highest = 100 * min(values, default=0.5), 100 * max(values, default=1.0)
-    return max(0.0, min(48.0, 5 * ((lowest - 2) // 5))), min(101.0, max(70.0, highest + 3))
+    """Ends of the axis: all values, and their intervals unless these reach far below every value."""
+    values = [100 * value for cell in cells for value in (cell.auc, cell.paper) if value is not None] or [50.0]
+    ends = [100 * end for cell in cells for end in (cell.low, cell.high) if end is not None]
+    lowest = max(min([*values, *ends]), min(values) - _FURTHEST)
+    return max(0.0, min(48.0, 5 * ((lowest - 2) // 5))), min(101.0, max(70.0, max([*values, *ends]) + 3))
 
 
 def _tick(dataset: str, cells: Sequence[Figure2Cell]) -> str:

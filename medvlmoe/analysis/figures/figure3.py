@@ -268,7 +268,7 @@ def _draw_information(axes: "Axes", panel: RoutingPanel, longest: float, *, name
         beyond = one.p_value < 0.05
         axes.plot([one.observed], [place], marker="o", markersize=4, color=BLUE if beyond else GREY, zorder=3,
                   markerfacecolor=BLUE if beyond else "white")  # fmt: skip
-        axes.annotate(f"{100 * one.excess:.0f} % ({_p_value(one)})", (max(one.observed, one.null_high), place),
+        axes.annotate(f"{_per_cent(one.excess)} ({_p_value(one)})", (max(one.observed, one.null_high), place),
                       xytext=(6, 0), textcoords="offset points", va="center", fontsize=SMALL)  # fmt: skip
     axes.set_xlim(0, max(1.75 * longest, 1e-3))
     axes.set_ylim(-0.6, len(statistics) - 0.4)
@@ -296,6 +296,10 @@ def _diagonals(panels: Sequence[RoutingPanel]) -> str:
             f"(by chance {100 * one.null_mean:.0f} %, up to {100 * one.null_high:.0f} %; {_p_value(one)})"
         )
     return ". ".join(parts) + ". The paper says more than 35 %."
+
+
+def _per_cent(share: float) -> str:
+    return f"{round(100 * share)} %".replace("-", "−")
 
 
 def _p_value(one: Dependence) -> str:

@@ -88,6 +88,7 @@ def test_the_picture_shows_the_numbers(picture):
     for wanted in (
         "NOT FOR CLINICAL USE LEAKY PHANTOM",
         "Attention is not explanation",
+        "This model sees 4 x 4 places",
         "cut: longer than it reads",
         "given by hand",
         "chest $1.png",

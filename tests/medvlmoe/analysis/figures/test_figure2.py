@@ -61,6 +61,16 @@ def test_the_kind_of_interval_is_told():
     assert "No intervals" in draw_figure2([CELLS[2]]).get_supxlabel()
 
 
+def test_a_wide_interval_does_not_squash_the_others():
+    wide = Figure2Cell(dataset="CXR", model="ours", auc=0.6, low=-0.1, high=1.3, seeds=2)
+    axes = draw_figure2([wide, CELLS[1]]).axes[0]
+    assert axes.get_ylim() == (40, 101)
+    assert sorted((line.get_marker(), line.get_ydata()[0]) for line in axes.lines if line.get_marker() in "v^") == [
+        ("^", 101),
+        ("v", 40),
+    ]
+
+
 def test_nothing_and_twice_are_refused():
     with pytest.raises(ConfigError, match="nothing to show"):
         draw_figure2([])
