@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from medvlmoe import stamps
-from medvlmoe.baselines import build_baseline
+from medvlmoe.baselines.build import build_baseline
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data import SiteDataset, concatenate
 from medvlmoe.files import save_tensors

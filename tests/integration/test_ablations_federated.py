@@ -59,6 +59,7 @@ def test_models_with_parts_missing_make_a_round_and_can_be_evaluated(
     assert f"{summary['sites']['retinamnist']['auc']:.3f}" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_upcycling_starts_a_federation_from_a_trained_single_network(tmp_path: Path, phantom_root: Path) -> None:
     dense = simulate(tmp_path / "dense", phantom_root, "model.moe.experts=1", "model.moe.top_k=1")
     start = dense / "checkpoints" / "final.safetensors"
