@@ -74,7 +74,7 @@ def test_a_finished_cell_is_read_and_not_touched(tmp_path: Path, phantom_root: P
     before = {path: path.stat().st_mtime_ns for path in cell.folder.rglob("*")}
     assert run_cell(cell) == summary
     assert {path: path.stat().st_mtime_ns for path in cell.folder.rglob("*")} == before
-    (other,) = cells(tmp_path, phantom_root, "training.epochs=2")
+    other = cells(tmp_path, phantom_root, "training.epochs=2")[0]
     assert other.folder != cell.folder and other.summary() is None
 
 
