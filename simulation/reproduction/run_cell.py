@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from medvlmoe.analysis.card.write import CARD
 from medvlmoe.baselines.pretraining import CHECKPOINT as PRETRAINING_CHECKPOINT
 from medvlmoe.errors import CheckpointError
 from medvlmoe.files import TensorFile
@@ -85,7 +86,7 @@ def _remove_weights(cell: Cell) -> None:
     if cell.config.mode != "baseline" or not cell.keeps_weights:  # a baseline has no other file of its weights
         names.append(BEST_CHECKPOINT)
     if not cell.keeps_weights:
-        names.append(cell.weights.name)
+        names += [cell.weights.name, f"{CARD}.md", f"{CARD}.json"]  # no card of a model that is not there
     for name in names:
         with contextlib.suppress(OSError):
             (cell.weights.parent / name).unlink()

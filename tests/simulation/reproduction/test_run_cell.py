@@ -69,11 +69,12 @@ def test_a_finished_cell_is_read_and_not_touched(tmp_path: Path, phantom_root: P
     cell = cells(tmp_path, phantom_root)[0]
     summary = run_cell(cell)
     assert cell.weights.exists(), "the whole model's weights are kept for figures"
-    assert {path.name for path in cell.weights.parent.iterdir()} == {"final.safetensors"}, "nothing is kept to resume"
+    kept = {path.name for path in cell.weights.parent.iterdir()}
+    assert kept == {"final.safetensors", "model_card.json", "model_card.md"}, "nothing is kept to resume"
     before = {path: path.stat().st_mtime_ns for path in cell.folder.rglob("*")}
     assert run_cell(cell) == summary
     assert {path: path.stat().st_mtime_ns for path in cell.folder.rglob("*")} == before
-    (other,) = cells(tmp_path, phantom_root, "training.epochs=2")
+    other = cells(tmp_path, phantom_root, "training.epochs=2")[0]
     assert other.folder != cell.folder and other.summary() is None
 
 
