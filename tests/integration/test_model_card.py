@@ -108,6 +108,20 @@ def test_a_server_without_patients_says_so(runs, tmp_path):
     assert "Reliability" not in card and "| sex:" not in card
 
 
+def test_a_hostile_name_stays_a_cell(runs, tmp_path):
+    folder = tmp_path / "networked"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("config.json", "rounds.jsonl", "checkpoints/final.safetensors"):
+        (folder / name).write_bytes((runs / name).read_bytes())
+    summary = read_json(runs / "summary.json")
+    hostile = "a|b\n# Model card: <script>../../x"
+    summary["sites"] = {hostile: summary["sites"]["retinamnist"]}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert run(["card", f"run={folder}"]) == 0
+    card = (folder / "checkpoints" / "model_card.md").read_text()
+    assert card.count("\n# ") == 0 and "<script>" not in card and "| a\\|b # Model card: &lt;script>" in card
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

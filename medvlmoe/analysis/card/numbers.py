@@ -48,7 +48,7 @@ def card_numbers(folder: Path, checkpoint: Path, sites: Sequence[str], *, min_pa
         path = folder / PREDICTIONS / f"{site}.safetensors"
         results[site] = {
             "summary": summary["sites"][site],
-            "predictions": results_of(load_predictions(path), how) if path.exists() else None,
+            "predictions": results_of(load_predictions(path), how) if _is_inside(path, folder) else None,
         }
     numbers = {
         "run": folder.name if folder.parent.name != "compare" else f"{folder.parent.parent.name}/{folder.name}",
@@ -67,6 +67,11 @@ def card_numbers(folder: Path, checkpoint: Path, sites: Sequence[str], *, min_pa
         "privacy": "privacy" in summary or (folder / "privacy.md").exists(),
     }
     return {**numbers, "limits": limits(numbers)}
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether the file exists, and a site's name has not led out of the folder."""
+    return path.exists() and path.resolve().parent == (folder / PREDICTIONS).resolve()
 
 
 def limits(numbers: dict[str, Any]) -> list[str]:

@@ -33,7 +33,8 @@ def write_cards(folder: Path, *, min_patients: int = MIN_PATIENTS) -> list[Path]
         raise CheckpointError(f"{folder} has no summary.json: the run is not finished, or this is not a run folder")
     sites = sorted(read_json(folder / "summary.json")["sites"])
     models = {folder / "checkpoints" / FINAL: sites}
-    models |= {folder / "checkpoints" / site / FINAL: [site] for site in sites}
+    # a hospital's name comes from the hospital; those of a simulation's sites are names of folders
+    models |= {folder / "checkpoints" / site / FINAL: [site] for site in sites if Path(site).name == site}
     written = []
     for checkpoint, tested in models.items():
         if checkpoint.exists() and "model" in TensorFile(checkpoint).metadata():
@@ -52,13 +53,14 @@ def markdown(numbers: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # Markdown, from names that the configuration allows
+        autoescape=False,
+        finalize=lambda value: _cell(value) if isinstance(value, str) else value,  # names come from other hospitals
     )
     environment.filters |= {
         "number": _number,
         "area": _area,
         "by_block": lambda values: " / ".join(_number(value) for value in values.values()) or "-",
-        "within": lambda name: _cell(str(name).rpartition("/")[2]),
+        "within": lambda name: str(name).rpartition("/")[2],
         "policy": lambda policy: ", ".join(f"{key} {value}" for key, value in policy.items()),
         "reasons": lambda counts: ", ".join(f"{count} {why}" for why, count in counts.items()) or "-",
     }
@@ -101,4 +103,5 @@ def _area(entry: dict[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    """One line that ends no cell of a table and starts no HTML."""
+    return text.replace("\r", " ").replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")

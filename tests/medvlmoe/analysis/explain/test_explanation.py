@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from medvlmoe.analysis.explain.explanation import explain_image, find_block, read_normalised
+from medvlmoe.analysis.explain.maps import image_maps
 from medvlmoe.analysis.explain.picture import draw_explanation
 from medvlmoe.configuration import compose
 from medvlmoe.data import DatasetConfig, LabelSpace, build_dataset, load_tokenizer, site_label_space
@@ -127,3 +128,22 @@ def test_the_image_is_that_of_the_data_set(phantom_root, tmp_path):
     config.vision.mean, config.vision.std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     path = phantom_root / "chestxray14" / "images" / f"{dataset.study_ids[0]}.png"
     torch.testing.assert_close(read_normalised(path, config), dataset[0].image_BCHW, rtol=1e-4, atol=1e-5)
+
+
+def test_of_a_volume_the_slice_with_the_strongest_map_is_shown(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    values = np.random.default_rng(0).normal(size=(30, 30, 20)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "chest.nii.gz")
+    model, found = explained(
+        tmp_path / "chest.nii.gz", "model.vision=vit3d", "model.vision.depth=16", "model.vision.image_size=24"
+    )
+    assert found.places == (4, 3, 3) and found.slices == 16 and 1 <= found.slice_number <= 16
+    assert found.pixels.shape[:2] == found.attention.shape == (24, 24)
+    ids, mask = load_tokenizer("byte").encode([found.text], 64)
+    label = SPACE.labels.index(found.label)
+    maps = image_maps(model, read_normalised(tmp_path / "chest.nii.gz", model.config), ids, mask, label)
+    volume = torch.nn.functional.interpolate(maps.grad_cam[None, None], (16, 24, 24), mode="trilinear")[0, 0].numpy()
+    assert found.slice_number - 1 == volume.max(axis=(1, 2)).argmax()
+    np.testing.assert_allclose(found.grad_cam, volume[found.slice_number - 1] / volume.max(), atol=1e-5)
+    title = draw_explanation(found, "chest.nii.gz", "model").get_axes()[0].get_title(loc="left")
+    assert title.endswith(f"slice {found.slice_number} of 16")
