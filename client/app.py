@@ -141,6 +141,7 @@ def simulated_site(run: RunConfig, name: str) -> SiteConfig:
         devices=run.devices,
         # Whoever runs a simulation is server and site in one: the model's files are the run's own.
         policy=SitePolicy(model_files=["/"]),
+        predictions=str(Path(run.output.root) / mode_folder / "predictions"),
         simulated=True,
     )
 

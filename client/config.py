@@ -70,6 +70,8 @@ class SiteConfig:
         text_weights: likewise of ``model.text.weights``.
         server: the way to the federation; ``None`` in a simulation.
         policy: what may be asked and what may leave.
+        predictions: folder for the scores of the test split as last evaluated, with the patients' identifiers: a
+            simulation makes its model cards from them. They never leave the site; ``None`` keeps none.
         simulated: set by a simulation, never in the file: nothing leaves the machine, and no receipts are kept.
     """
 
@@ -89,6 +91,7 @@ class SiteConfig:
     text_weights: str | None = None
     server: ConnectionConfig | None = None
     policy: SitePolicy = field(default_factory=SitePolicy)
+    predictions: str | None = None
     simulated: bool = False
 
     @property
@@ -119,7 +122,7 @@ def read_site_config(path: Path) -> SiteConfig:
         raise ConfigError(f"{path}: 'simulated' is not for a site's file; delete it")
     config = from_mapping(SiteConfig, values)
     for holder, names in (
-        (config, ("folder", "cache", "data_root", "vision_weights", "text_weights")),
+        (config, ("folder", "cache", "data_root", "vision_weights", "text_weights", "predictions")),
         (config.server, ("root_certificates", "key")),
     ):
         for name in names if holder is not None else ():

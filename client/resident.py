@@ -14,7 +14,7 @@ from medvlmoe.configuration import to_mapping
 from medvlmoe.data import LabelSpace, SiteDataset, build_dataset, load_tokenizer, site_label_space
 from medvlmoe.data.audit.leak_audit import LEAKS, SUSPICIOUS, LeakAudit, audit_site, refuse_leak
 from medvlmoe.data.config import TEXT_OF_REPORTS
-from medvlmoe.model import MedVLMoE, MedVLMoEConfig, build_frozen_parts, image_normalisation
+from medvlmoe.model import AnyMedVLMoE, MedVLMoEConfig, build_frozen_parts, image_normalisation
 from strategies.exchange import refuse_other_frozen_parts
 from strategies.messages import RoundConfig
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 
-_models: dict[str, MedVLMoE] = {}
+_models: dict[str, AnyMedVLMoE] = {}
 _datasets: dict[str, SiteDataset] = {}
 _audits: dict[str, LeakAudit] = {}
 
@@ -34,7 +34,7 @@ def forget() -> None:
     _audits.clear()
 
 
-def resident_model(site: SiteConfig, request: RoundConfig) -> MedVLMoE:
+def resident_model(site: SiteConfig, request: RoundConfig) -> AnyMedVLMoE:
     """The model of a run, to be filled with what the server sent. One is kept: asking for another frees the first.
 
     Raises:
@@ -67,7 +67,7 @@ def _with_own_weights(site: SiteConfig, model: MedVLMoEConfig) -> MedVLMoEConfig
     """The server's model with the site's paths of the weights, where it gives any."""
     if site.vision_weights is not None:
         model = replace(model, vision=replace(model.vision, weights=site.vision_weights))
-    if site.text_weights is not None:
+    if site.text_weights is not None and model.text.encoder == "biogpt":
         model = replace(model, text=replace(model.text, weights=site.text_weights))
     return model
 

@@ -14,10 +14,11 @@ from client.facts import audit_numbers, data_facts
 from client.policy.disclosure import check_cohort, released_labels, released_metrics, released_routes
 from client.resident import SPLITS, own_label_space, resident_dataset, resident_model
 from client.state import RoundTensors
-from medvlmoe.model import MedVLMoE
+from medvlmoe.model import AnyMedVLMoE
 from medvlmoe.training import Trainer
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.evaluation import Evaluation
+from medvlmoe.training.predictions import save_predictions
 from strategies.exchange import exchanged_tensors, load_exchanged
 from strategies.messages import Metric, RoundConfig, SiteIntroduction, SiteUpdate
 
@@ -94,13 +95,18 @@ def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch
         if split not in SPLITS:
             raise ValueError("a split that does not exist")
         dataset = resident_dataset(site, split, request.label_space, request.model)
-        found = trainer.evaluate(dataset, intervals=request.intervals, min_patients=site.policy.min_cell)
+        predictions = trainer.score(dataset)
+        if site.predictions is not None and split == "test":
+            save_predictions(Path(site.predictions) / f"{site.name}.safetensors", predictions)
+        found = trainer.judge(predictions, intervals=request.intervals, min_patients=site.policy.min_cell)
         metrics |= released_metrics(site.policy, _metrics(found, f"{split}/"), dataset)
         metrics |= released_metrics(site.policy, data_facts(site, text_numbers, dataset.left_out), dataset)
     return metrics
 
 
-def _trainer(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor]) -> tuple[Trainer, MedVLMoE]:
+def _trainer(
+    site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor]
+) -> tuple[Trainer, AnyMedVLMoE]:
     """The received model and what trains it."""
     model = resident_model(site, request)
     load_exchanged(model, tensors, take=True)  # each tensor is decoded anew, so nobody else has it

@@ -13,7 +13,7 @@ _USAGE = """usage: medvlmoe COMMAND [key=value ...]
 Commands: {commands}
 Arguments are Hydra overrides; `medvlmoe COMMAND --help` lists the keys.
 Exit codes: 0 success, 1 a bug, 2 a mistake in configuration or data, 3 too few sites,
-4 data differ from what was published, 130 interrupted."""
+4 data differ from what was published, 5 some runs of a grid failed, 130 interrupted."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

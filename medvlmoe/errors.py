@@ -2,6 +2,7 @@
 
 Exit codes: 0 success, 1 a bug (traceback shown), 2 a mistake in configuration, data or files (one line shown),
 3 a federation that could not reach its quorum, 4 data that differ from what was published (``medvlmoe data check``),
+5 a grid of runs of which some failed (``medvlmoe reproduce``),
 130 interrupted, 141 the reader of the output is gone (``| head``).
 """
 
@@ -9,6 +10,7 @@ EXIT_BUG = 1
 EXIT_USER_ERROR = 2
 EXIT_NO_QUORUM = 3
 EXIT_DIFFERENT = 4
+EXIT_CELLS_FAILED = 5
 EXIT_INTERRUPTED = 130
 EXIT_READER_GONE = 141
 

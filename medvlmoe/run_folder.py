@@ -37,8 +37,9 @@ class OutputConfig:
 
 
 # Keys that may differ between a run and its resumption.
-_MAY_CHANGE = ("resume", "output", "compare", "federation.rounds", "federation.retries", "federation.quorum",
-               "federation.round_seconds", "federation.grace_seconds", "federation.connect_seconds")  # fmt: skip
+_MAY_CHANGE = ("resume", "output", "compare", "data.cache", "data.workers", "training.workers", "federation.rounds",
+               "federation.retries", "federation.quorum", "federation.round_seconds", "federation.grace_seconds",
+               "federation.connect_seconds")  # fmt: skip
 
 
 class RunFolder:

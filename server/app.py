@@ -10,6 +10,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from medvlmoe import stamps
+from medvlmoe.analysis.card import write_cards
 from medvlmoe.configuration import compose, to_mapping
 from medvlmoe.data.audit.leak_audit import summary_of_numbers
 from medvlmoe.data.known_labels import SUBSETS
@@ -55,7 +56,7 @@ def run_federation(grid: Grid, config: RunConfig) -> dict[str, Any]:
         model = GlobalModel.initial(config.model, label_space, config.seed)
     strategy = build_strategy(
         config.strategy,
-        expert_count=config.model.moe.experts,
+        expert_count=config.model.expert_count,
         label_count=len(label_space.labels),
         quorum=config.federation.quorum or len(roster.nodes),
     )
@@ -80,6 +81,7 @@ def _run(loop: RoundLoop, config: RunConfig, folder: RunFolder) -> dict[str, Any
         raise QuorumError(f"no site could evaluate the final model, {folder.checkpoints / 'final.safetensors'}")
     summary = summarize(config, metrics_by_site, loop.state.round, folder.seconds(), loop.state.stamps)
     folder.write_summary(summary)
+    write_cards(folder.path)
     return summary
 
 

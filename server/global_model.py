@@ -12,7 +12,7 @@ import torch
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.files import TensorFile
-from medvlmoe.model import MedVLMoE, build_model, empty_model, with_image_normalisation
+from medvlmoe.model import AnyMedVLMoE, build_model, empty_model, with_image_normalisation
 from medvlmoe.model.config import MedVLMoEConfig
 from strategies.exchange import exchanged_tensors, frozen_sums
 
@@ -44,7 +44,7 @@ class GlobalModel:
         return cls._of(empty_model(config, len(label_space.labels)), config, label_space)
 
     @classmethod
-    def _of(cls, model: MedVLMoE, config: MedVLMoEConfig, label_space: LabelSpace) -> "GlobalModel":
+    def _of(cls, model: AnyMedVLMoE, config: MedVLMoEConfig, label_space: LabelSpace) -> "GlobalModel":
         config = replace(config, vision=with_image_normalisation(config.vision))
         exchanged = exchanged_tensors(model)
         fixed = {name: tensor for name, tensor in model.state_dict().items() if name not in exchanged}
@@ -71,6 +71,7 @@ class GlobalModel:
             self.config,
             vision=vision if vision.has_frozen_parts else replace(vision, weights=None),
             text=text if text.has_frozen_parts else replace(text, weights=None),
+            moe=replace(self.config.moe, upcycle_from=None),
         )
 
     def fits(self, checkpoint: Path) -> bool:

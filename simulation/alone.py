@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from medvlmoe import stamps
+from medvlmoe.baselines.build import build_baseline
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data import SiteDataset, concatenate
 from medvlmoe.files import save_tensors
@@ -17,6 +18,9 @@ from medvlmoe.model import build_image_classifier, build_model, with_image_norma
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from medvlmoe.training import Trainer
 from medvlmoe.training.evaluation import Evaluation
+from medvlmoe.training.predictions import save_predictions
+from simulation.baseline import describe_baseline, prepare_baseline
+from simulation.cards import write_simulation_cards
 from simulation.sites import SimulatedSites
 from strategies.run_config import RunConfig
 
@@ -25,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 def run_centralized(config: RunConfig, sites: SimulatedSites, epochs: int) -> dict[str, Any]:
     """Train one MedVLMoE on all sites' training data pooled; the best epoch by mean validation AUC over the sites."""
-    model = _new_model("centralized", config, sites)
+    model = new_model("centralized", config, sites)
     folder = _open_folder(config, "centralized")
     pooled = concatenate(list(sites.split("train").values()))
     trainer = _fit(config, model, sites, pooled, sites.split("validation"), epochs, folder.checkpoints)
     save_tensors(
         folder.checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites, list(sites.sites))
     )
-    found = {name: trainer.evaluate(dataset) for name, dataset in sites.split("test").items()}
+    found = {name: _test(trainer, name, dataset, folder) for name, dataset in sites.split("test").items()}
     return _finish(config, "centralized", epochs, found, folder, sites)
 
 
@@ -40,23 +44,26 @@ def run_alone(mode: str, config: RunConfig, sites: SimulatedSites, epochs: int) 
     """Train a model on each site's own data and test it there.
 
     Args:
-        mode: ``local`` (the same MedVLMoE) or ``yardstick`` (a plain timm backbone on the images alone).
+        mode: ``local`` (the same MedVLMoE), ``yardstick`` (a plain timm backbone on the images alone) or ``baseline``
+            (one of the paper's five comparison models).
         config: the run's configuration.
         sites: the sites.
         epochs: passes over each site's training data.
     """
-    _new_model(mode, config, sites)  # a mistake in it shows before there is a folder
+    new_model(mode, config, sites)  # a mistake in it shows before there is a folder
     folder = _open_folder(config, mode)
     found: dict[str, Evaluation] = {}
     for name, splits in sites.data.items():
         logger.info("%s: training on %s alone", mode, name)
-        model = _new_model(mode, config, sites)
+        model = new_model(mode, config, sites)
         checkpoints = folder.checkpoints / name
+        if mode == "baseline":
+            prepare_baseline(model, config, sites, name, checkpoints)
         validation = {name: splits["validation"]}
         trainer = _fit(config, model, sites, splits["train"], validation, epochs, checkpoints)
         if mode == "local":
             save_tensors(checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites, [name]))
-        found[name] = trainer.evaluate(splits["test"])
+        found[name] = _test(trainer, name, splits["test"], folder)
     return _finish(config, mode, epochs, found, folder, sites)
 
 
@@ -68,8 +75,20 @@ def summarize(
     seconds: float,
     sites: SimulatedSites,
     model_stamps: Sequence[str] = (),
+    reads_text: bool = True,
 ) -> dict[str, Any]:
-    """``summary.json`` from evaluations on the sites' test splits; ``model_stamps``: of what it was trained on."""
+    """``summary.json`` from evaluations on the sites' test splits.
+
+    Args:
+        mode: how the model was trained.
+        seed: of the run.
+        rounds: rounds or epochs of training.
+        found: metrics by site.
+        seconds: time of the run.
+        sites: the sites.
+        model_stamps: stamps of what the model was trained on.
+        reads_text: whether a prediction depends on the text; a model without it is never LEAKY.
+    """
     own_stamps = sites.stamps()
     entries = {
         name: {
@@ -80,7 +99,7 @@ def summarize(
         }
         for name, evaluation in found.items()
     }
-    if mode == "yardstick":  # it reads no text
+    if not reads_text:
         for entry in entries.values():
             entry["stamps"] = [stamp for stamp in entry["stamps"] if stamp != stamps.LEAKY]
     defined = [evaluation.auc for evaluation in found.values() if evaluation.auc is not None]
@@ -100,7 +119,8 @@ def _open_folder(config: RunConfig, mode: str) -> RunFolder:
     return RunFolder.open(config.output, mode, {**to_mapping(config), "mode": mode}, resume=config.resume)
 
 
-def _new_model(mode: str, config: RunConfig, sites: SimulatedSites) -> nn.Module:
+def new_model(mode: str, config: RunConfig, sites: SimulatedSites) -> nn.Module:
+    """The model that a run of this mode starts from."""
     label_count = len(sites.label_space)
     if mode == "yardstick":
         vision = config.model.vision
@@ -111,6 +131,8 @@ def _new_model(mode: str, config: RunConfig, sites: SimulatedSites) -> nn.Module
             image_size=vision.image_size,
             channels=vision.channels,
         )
+    if mode == "baseline":
+        return build_baseline(config.baseline, config.model, label_count, config.seed)
     return build_model(config.model, label_count, config.seed)
 
 
@@ -136,6 +158,13 @@ def _fit(
     return trainer
 
 
+def _test(trainer: Trainer, name: str, dataset: SiteDataset, folder: RunFolder) -> Evaluation:
+    """Metrics on a site's test split; the scores behind them stay in ``predictions/<site>.safetensors``."""
+    predictions = trainer.score(dataset)
+    save_predictions(folder.path / "predictions" / f"{name}.safetensors", predictions)
+    return trainer.judge(predictions)
+
+
 def _finish(
     config: RunConfig,
     mode: str,
@@ -145,8 +174,13 @@ def _finish(
     sites: SimulatedSites,
 ) -> dict[str, Any]:
     model_stamps = _stamps_of(sites, list(sites.sites)) if mode == "centralized" else []
-    summary = summarize(mode, config.seed, epochs, found, folder.seconds(), sites, model_stamps)
+    reads_text = {"yardstick": False, "baseline": config.baseline.reads_text}.get(mode, config.model.reads_text)
+    summary = summarize(mode, config.seed, epochs, found, folder.seconds(), sites, model_stamps, reads_text)
+    if mode == "baseline":
+        summary["baseline"] = describe_baseline(config, sites)
     folder.write_summary(summary)
+    if mode in ("centralized", "local"):
+        write_simulation_cards(folder.path, sites)
     return summary
 
 

@@ -1,29 +1,26 @@
 """``medvlmoe simulate``, ``medvlmoe train`` and ``medvlmoe evaluate``."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from client import resident
-from medvlmoe import stamps
 from medvlmoe.analysis.comparison import markdown, print_table, rows_of, stamps_of
 from medvlmoe.analysis.report import write_report
-from medvlmoe.configuration import compose, from_mapping, to_yaml
-from medvlmoe.data.labels import LabelSpace
-from medvlmoe.errors import CheckpointError, ConfigError
-from medvlmoe.files import TensorFile, write_text
-from medvlmoe.model.config import MedVLMoEConfig
+from medvlmoe.configuration import compose, to_yaml
+from medvlmoe.errors import ConfigError
+from medvlmoe.files import write_text
 from medvlmoe.model.image_classifier import ImageClassifier
-from medvlmoe.model.medvlmoe import empty_model
-from medvlmoe.model.memory import finish_filling
 from medvlmoe.run_folder import RunFolder
+from medvlmoe.trained_model import TrainedModel
 from medvlmoe.training import Trainer
 from medvlmoe.training.device import resolve_devices
 from medvlmoe.training.precision import resolve_precision
 from simulation.alone import run_alone, run_centralized, summarize
+from simulation.baseline import with_baseline_normalisation
+from simulation.cards import write_simulation_cards
 from simulation.federated import run_federated
 from simulation.sites import open_sites
 from strategies.run_config import RunConfig
@@ -64,39 +61,21 @@ def evaluate(arguments: list[str]) -> int:
         return 0
     if config.checkpoint is None:
         raise ConfigError("say which model: checkpoint=runs/…/checkpoints/final.safetensors")
-    path = Path(config.checkpoint).expanduser()
-    file = TensorFile(path)
-    metadata = file.metadata()
-    if "model" not in metadata or "label_space" not in metadata:
-        raise CheckpointError(
-            f"{path} is not a finished model (no description in it); take final.safetensors of a run's checkpoints"
-        )
-    try:
-        model_config = from_mapping(MedVLMoEConfig, json.loads(metadata["model"]))
-        label_space = LabelSpace.from_dict(json.loads(metadata["label_space"]))
-        model_stamps = stamps.in_order(json.loads(metadata.get("stamps", "[]")))
-    except (ConfigError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: its description cannot be read ({error}); is it of this version?") from error
-    config = dataclasses.replace(config, model=model_config)
-    sites = open_sites(config, splits=("test",), label_space=label_space)
-    model = empty_model(model_config, len(label_space.labels))  # the file has all values, so no weights are drawn
-    try:
-        model.load_state_dict(dict(file), assign=True)
-        finish_filling(model)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: its tensors are not those of the model it describes; copy it again") from error
+    trained = TrainedModel.describe(Path(config.checkpoint))
+    config = dataclasses.replace(config, model=trained.config)
+    sites = open_sites(config, splits=("test",), label_space=trained.label_space)
     trainer = Trainer(
-        model,
+        trained.load(),
         config.training,
-        label_space,
+        trained.label_space,
         seed=config.seed,
         device=config.device,
         devices=config.devices,
         total_epochs=1,
     )
     found = {name: trainer.evaluate(dataset) for name, dataset in sites.split("test").items()}
-    summary = summarize("evaluate", config.seed, 0, found, 0.0, sites, model_stamps)
-    print_table(rows_of({"evaluate": summary}), f"{path}, test split of each site", summary["stamps"])
+    summary = summarize("evaluate", config.seed, 0, found, 0.0, sites, trained.stamps)
+    print_table(rows_of({"evaluate": summary}), f"{trained.path}, test split of each site", summary["stamps"])
     return 0
 
 
@@ -128,9 +107,12 @@ def _named(config: RunConfig, name: str) -> RunConfig:
 
 
 def _run(mode: str, config: RunConfig, overrides: list[str], epochs: int) -> dict[str, Any]:
+    if mode == "baseline":
+        config = dataclasses.replace(config, model=with_baseline_normalisation(config))
     sites = open_sites(config)
     if mode == "federated":
         summary = run_federated(config, overrides)
+        write_simulation_cards(Path(config.output.root) / str(config.output.name), sites)
     elif mode == "centralized":
         summary = run_centralized(config, sites, epochs)
     else:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from medvlmoe.baselines.config import BaselineConfig
 from medvlmoe.data.config import DataConfig
 from medvlmoe.errors import ConfigError
 from medvlmoe.model.config import MedVLMoEConfig
@@ -9,7 +10,7 @@ from medvlmoe.run_folder import OutputConfig
 from medvlmoe.training.config import TrainingConfig
 from strategies.config import FederationConfig, StrategyConfig
 
-MODES = ("federated", "centralized", "local", "yardstick")
+MODES = ("federated", "centralized", "local", "yardstick", "baseline")
 ENGINES = ("in_process", "ray")
 
 
@@ -37,13 +38,14 @@ class RunConfig:
     Attributes:
         seed: seed of everything random in the run.
         mode: ``federated``; ``centralized`` (one model on the pooled sites); ``local`` (one model a site);
-            ``yardstick`` (a plain image classifier a site).
+            ``yardstick`` (a plain image classifier a site); ``baseline`` (a comparison model of the paper a site).
         compare: further modes to run on the same sites, for one table.
         resume: go on with the run of this name if there is one.
         checkpoint: ``medvlmoe evaluate``: the checkpoint.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
         devices: how many GPUs of this machine share each batch, or ``all``; on a CPU, how many processes.
         model: architecture.
+        baseline: the comparison model of ``mode=baseline``.
         data: the sites and their data.
         training: optimizer, schedule, precision.
         strategy: merge rule and wire format.
@@ -60,6 +62,7 @@ class RunConfig:
     device: str = "auto"
     devices: int | str = 1
     model: MedVLMoEConfig = field(default_factory=MedVLMoEConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)

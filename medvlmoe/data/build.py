@@ -105,6 +105,7 @@ def build_dataset(
         label_space=label_space,
         left_out=index.left_out,
         notes={**index.notes, "split": config.split, "text": config.text, "augmentation": augmentation},
+        demographics=index.demographics,
     )
 
 

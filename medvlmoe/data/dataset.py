@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medvlmoe.data.batch import Batch
+from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.mapped_images import MappedImages
 from medvlmoe.errors import ConfigError
@@ -29,6 +30,7 @@ class SiteDataset(Dataset[Batch]):
         label_space: the federation's space, Y labels.
         left_out: reason -> number of the site's records that were left out (over all splits).
         notes: facts about the data worth a line in a result file.
+        demographics: age, sex and view of N records, for results by subgroup; ``None`` where nothing is told.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class SiteDataset(Dataset[Batch]):
         label_space: LabelSpace,
         left_out: dict[str, int],
         notes: dict[str, str],
+        demographics: Demographics | None = None,
     ) -> None:
         self._images, self._counts = list(images), list(counts)
         self._first_N = np.concatenate([[0], np.cumsum(self._counts)])
@@ -51,6 +54,7 @@ class SiteDataset(Dataset[Batch]):
         self.labels_NY = labels_NY
         self.patient_ids, self.study_ids = patient_ids, study_ids
         self.label_space, self.left_out, self.notes = label_space, left_out, notes
+        self.demographics = demographics
         self._training_epoch: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -74,19 +78,34 @@ class SiteDataset(Dataset[Batch]):
         rows_B = np.asarray(indices, dtype=np.int64)
         if len(rows_B) == 0 or rows_B.min() < 0 or rows_B.max() >= len(self):
             raise IndexError(f"batch indices must be in 0..{len(self) - 1}, and at least one")
-        positions_B = torch.from_numpy(rows_B)
-        input_ids_UL, mask_UL = self._tokens_UL
-        text_of_B = self._text_of_N[positions_B]
-        mask_BL = mask_UL[text_of_B]
-        longest = max(1, int(mask_BL.sum(dim=1).max()))
+        input_ids_BL, mask_BL = self.texts(indices)
         return Batch(
             self._read_images(rows_B),
-            input_ids_UL[text_of_B, :longest].to(torch.int64),
-            mask_BL[:, :longest].to(torch.int64),
-            self.labels_NY[positions_B],
+            input_ids_BL,
+            mask_BL,
+            self.labels_NY[torch.from_numpy(rows_B)],
             [self.patient_ids[row] for row in rows_B.tolist()],
             [self.study_ids[row] for row in rows_B.tolist()],
         )
+
+    def texts(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Token numbers and attention mask of the records at ``indices``, int64 B x L, cut to the longest of them."""
+        input_ids_UL, mask_UL = self._tokens_UL
+        text_of_B = self._text_of_N[torch.as_tensor(indices, dtype=torch.int64)]
+        mask_BL = mask_UL[text_of_B]
+        longest = max(1, int(mask_BL.sum(dim=1).max()))
+        return input_ids_UL[text_of_B, :longest].to(torch.int64), mask_BL[:, :longest].to(torch.int64)
+
+    def with_texts(self, tokens_UL: tuple[Tensor, Tensor], text_of_N: Tensor) -> "SiteDataset":
+        """The same records with other texts.
+
+        Args:
+            tokens_UL: token numbers and attention mask of the U different texts.
+            text_of_N: which of them each record has.
+        """
+        view = copy.copy(self)
+        view._tokens_UL, view._text_of_N = tokens_UL, text_of_N
+        return view
 
     def _read_images(self, rows_B: npt.NDArray[np.int64]) -> Tensor:
         seeds_B = None
@@ -141,4 +160,7 @@ def concatenate(datasets: Sequence[SiteDataset]) -> SiteDataset:
         label_space=first.label_space,
         left_out=left_out,
         notes={key: value for dataset in reversed(datasets) for key, value in dataset.notes.items()},
+        demographics=Demographics.concatenate(
+            [dataset.demographics or Demographics.unknown(len(dataset)) for dataset in datasets]
+        ),
     )

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.image_shape import ImageShape
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.split import TRAIN, VALIDATION, assign_splits, cut_validation, partition_of, shared_patient
@@ -58,6 +59,7 @@ class SiteIndex:
         grayscale: whether the images have no colour, so that one channel is kept.
         left_out: reason -> number of records left out, of the whole data set where several hospitals share it.
         notes: facts worth a line in a result file, such as the version of the labels.
+        demographics: age, sex and view of N records; ``None`` where the site tells nothing of its patients.
     """
 
     root: Path
@@ -71,6 +73,7 @@ class SiteIndex:
     grayscale: bool
     left_out: dict[str, int] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    demographics: Demographics | None = None
 
     def __len__(self) -> int:
         return len(self.patient_ids)
@@ -89,6 +92,7 @@ class SiteIndex:
                 else [self.texts[row] for row in rows.tolist()]
             ),
             splits=self.splits[rows],
+            demographics=None if self.demographics is None else self.demographics.take(rows),
         )
 
     def left_out_words(self) -> str:

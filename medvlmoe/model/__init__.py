@@ -14,12 +14,13 @@ from medvlmoe.model.config import (  # noqa: E402
 )
 from medvlmoe.model.fusion import CrossModalFusion  # noqa: E402
 from medvlmoe.model.image_classifier import ImageClassifier, build_image_classifier  # noqa: E402
-from medvlmoe.model.medvlmoe import MedVLMoE, build_frozen_parts, build_model, empty_model  # noqa: E402
+from medvlmoe.model.medvlmoe import AnyMedVLMoE, MedVLMoE, build_frozen_parts, build_model, empty_model  # noqa: E402
 from medvlmoe.model.moe import RoutingDecision, SparseMoE  # noqa: E402
 from medvlmoe.model.output import MedVLMoEOutput  # noqa: E402
 from medvlmoe.model.vision import image_normalisation, with_image_normalisation  # noqa: E402
 
 __all__ = [
+    "AnyMedVLMoE",
     "CrossModalFusion",
     "FusionConfig",
     "ImageClassifier",

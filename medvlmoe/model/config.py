@@ -146,6 +146,8 @@ class TextConfig:
     """The text encoder, a BioGPT.
 
     Attributes:
+        encoder: ``biogpt``; for ablations ``embedding_bag`` (a learned vector a word, nothing else) or ``null_token``
+            (no text is read: one learned vector stands for it). The keys of BioGPT's layers mean nothing to these two.
         tokenizer: ``byte`` (needs no files), a directory with BioGPT's vocabulary, or a hub id.
         max_tokens: longer texts are cut.
         vocabulary_size: rows of the embedding table; at least the tokenizer's.
@@ -163,6 +165,7 @@ class TextConfig:
             BioGPT is causal, its state there is the same for every text.
     """
 
+    encoder: str = "biogpt"
     tokenizer: str = "microsoft/biogpt"
     max_tokens: int = 128
     vocabulary_size: int = 42384
@@ -181,9 +184,15 @@ class TextConfig:
         _positive("text", self, "max_tokens", "vocabulary_size", "hidden_size", "layers", "heads")
         _positive("text", self, "feed_forward_size", "max_positions")
         _probability("text", self, "dropout")
+        _one_of("text", self, "encoder", ("biogpt", "embedding_bag", "null_token"))
         _one_of("text", self, "pool", ("mean", "last"))
         _divides("text", self, "heads", "hidden_size")
         _check_learning("text", self)
+        if self.encoder != "biogpt" and (self.weights is not None or self.has_frozen_parts):
+            raise ConfigError(
+                f"model.text.encoder={self.encoder} always learns from random values; leave out model.text.weights, "
+                "trainable_blocks and lora"
+            )
         if self.max_tokens > self.max_positions:
             raise ConfigError(
                 f"model.text.max_tokens={self.max_tokens}: BioGPT's position table has max_positions="
@@ -206,6 +215,9 @@ class FusionConfig:
     """Projections, positions, cross-attention and modality gate (paper, section 3.3).
 
     Attributes:
+        kind: ``attention`` (the paper's), or ``concat`` for the ablation: z_v and z_t are pooled and concatenated, no
+            token looks at another (A20); ``projections``, ``heads``, ``output_projection`` and ``residual`` then mean
+            nothing.
         dim: d, the width of both projected modalities.
         tokens: ``all`` image and text tokens attend to each other; ``cls`` is the literal single-token reading,
             in which every attention weight is 1, so that F_v holds no image and F_t no text (reading A1).
@@ -220,6 +232,7 @@ class FusionConfig:
         max_text_positions: rows of the learned table of text positions.
     """
 
+    kind: str = "attention"
     dim: int = 512
     tokens: str = "all"
     projections: str = "shared"
@@ -233,6 +246,7 @@ class FusionConfig:
 
     def __post_init__(self) -> None:
         _positive("fusion", self, "dim", "heads", "max_text_positions")
+        _one_of("fusion", self, "kind", ("attention", "concat"))
         _one_of("fusion", self, "tokens", ("all", "cls"))
         _one_of("fusion", self, "projections", ("shared", "separate"))
         _one_of("fusion", self, "gate", ("modality", "vector", "none"))
@@ -245,7 +259,17 @@ class MoEConfig:
 
     Attributes:
         experts: K, the number of experts.
-        top_k: experts that each input is sent to.
+        top_k: experts that each input is sent to; with ``top_p`` the most that it may be sent to.
+        top_p: send each input to the fewest experts whose probabilities sum to at least this (arXiv 2403.07652; the
+            paper's future work); ``None``: always to ``top_k``.
+        entropy_alpha: weight of the mean entropy of the routing probabilities in the loss. With ``top_p`` it keeps
+            the router from spreading its probability over all experts, which makes it use more of them.
+        shared_experts: experts beside the K routed ones that take every input; their outputs are added
+            (DeepSeekMoE, arXiv 2401.06066).
+        upcycle_from: a trained model with ``experts=1`` (``final.safetensors`` of its run) to start from: every expert
+            starts as a copy of its feed-forward network (sparse upcycling, arXiv 2212.05055). Needs ``renormalise``.
+        upcycle_noise: standard deviation of normal noise on each copy, as a share of that of the tensor; 0 starts
+            with the very function of the trained model.
         hidden_size: inner width of an expert; ``None`` is the fused width 2d (A7: "2d-layer MLP" read as a
             two-layer perceptron of width 2d).
         unit: what is routed: each ``sample``, or each image ``token`` together with the pooled text (A6).
@@ -261,6 +285,11 @@ class MoEConfig:
 
     experts: int = 8
     top_k: int = 2
+    top_p: float | None = None
+    entropy_alpha: float = 0.0
+    shared_experts: int = 0
+    upcycle_from: str | None = None
+    upcycle_noise: float = 0.01
     hidden_size: int | None = None
     unit: str = "sample"
     renormalise: bool = True
@@ -277,16 +306,34 @@ class MoEConfig:
         _one_of("moe", self, "balance_scale", ("paper", "switch"))
         if self.top_k > self.experts:
             raise ConfigError(f"model.moe.top_k={self.top_k}: at most the number of experts, {self.experts}")
-        for key in ("balance_alpha", "router_noise"):
+        for key in ("balance_alpha", "router_noise", "entropy_alpha", "shared_experts", "upcycle_noise"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"model.moe.{key}={getattr(self, key)}: use 0 or more")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ConfigError(f"model.moe.top_p={self.top_p}: use more than 0 and at most 1, or null for top_k experts")
+        if self.upcycle_from is not None and (not self.renormalise or self.shared_experts):
+            raise ConfigError(
+                "model.moe.upcycle_from needs renormalise=true and shared_experts=0: otherwise the copies do not add "
+                "up to the network that they were copied from"
+            )
 
 
 @dataclass(kw_only=True)
 class MedVLMoEConfig:
-    """The whole model. The defaults are the ``paper`` preset."""
+    """The whole model. The defaults are the ``paper`` preset.
+
+    Attributes:
+        name: of the preset.
+        variant: ``full``, or for the ablation ``vision_only``: the image encoder with a linear head on its token for
+            the whole image (A19); ``text``, ``fusion`` and ``moe`` then mean nothing.
+        vision: the image encoder.
+        text: the text encoder.
+        fusion: what joins them.
+        moe: the experts.
+    """
 
     name: str = "paper"
+    variant: str = "full"
     vision: VisionConfig = field(default_factory=VisionConfig)
     text: TextConfig = field(default_factory=TextConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
@@ -298,6 +345,8 @@ class MedVLMoEConfig:
                 f"model.text.max_tokens={self.text.max_tokens}: fusion.max_text_positions="
                 f"{self.fusion.max_text_positions} is smaller; raise it or cut the texts shorter"
             )
+        if self.variant not in ("full", "vision_only"):
+            raise ConfigError(f"model.variant={self.variant}: use full or vision_only")
         if self.moe.unit == "token" and self.fusion.tokens == "cls":
             raise ConfigError("model.moe.unit=token needs fusion.tokens=all: with cls there is one token")
 
@@ -305,6 +354,16 @@ class MedVLMoEConfig:
     def expert_hidden_size(self) -> int:
         """Inner width of an expert."""
         return 2 * self.fusion.dim if self.moe.hidden_size is None else self.moe.hidden_size
+
+    @property
+    def expert_count(self) -> int:
+        """Routed experts that the model has; 0 without a router."""
+        return 0 if self.variant == "vision_only" else self.moe.experts
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a prediction depends on the text."""
+        return self.variant == "full" and self.text.encoder != "null_token"
 
 
 def _check_learning(part: str, config: VisionConfig | TextConfig) -> None:

@@ -30,12 +30,26 @@ class CrossAttention(nn.Module):
     def forward(self, asking_BQD: Tensor, asked_BSD: Tensor, asked_mask_BS: Tensor | None = None) -> Tensor:
         """Attended values, shape (B, Q, D). Tokens of ``asked`` with mask 0 are not looked at."""
         query, key, value = (
-            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            self._by_head(layer(tokens))
             for layer, tokens in ((self.query, asking_BQD), (self.key, asked_BSD), (self.value, asked_BSD))
         )
         mask = None if asked_mask_BS is None else asked_mask_BS.bool()[:, None, None, :]
         attended_BQD = scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
         return attended_BQD if self.output is None else self.output(attended_BQD)
+
+    def weights(self, asking_BQD: Tensor, asked_BSD: Tensor, asked_mask_BS: Tensor | None = None) -> Tensor:
+        """The attention weights behind :meth:`forward`, shape (B, heads, Q, S); they sum to 1 over S.
+
+        For looking at: training never needs them as a whole.
+        """
+        query, key = self._by_head(self.query(asking_BQD)), self._by_head(self.key(asked_BSD))
+        scores_BHQS = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+        if asked_mask_BS is not None:
+            scores_BHQS = scores_BHQS.masked_fill(~asked_mask_BS.bool()[:, None, None, :], float("-inf"))
+        return scores_BHQS.softmax(-1)
+
+    def _by_head(self, tokens_BTD: Tensor) -> Tensor:
+        return tokens_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class CrossModalFusion(nn.Module):
@@ -119,18 +133,20 @@ class Fusion(nn.Module):
         super().__init__()
         self.single_token = config.tokens == "cls"
         self.text_pool = text_pool
+        self.attends = config.kind == "attention"
         self.gate_kind = config.gate
         self.image_projection = nn.Linear(image_width, config.dim)
         self.text_projection = nn.Linear(text_width, config.dim)
         self.image_positions = _position_table(image_tokens, config.dim)
         self.text_positions = _position_table(config.max_text_positions, config.dim)
-        self.cross_attention = CrossModalFusion(
-            config.dim,
-            heads=config.heads,
-            projections=config.projections,
-            output_projection=config.output_projection,
-            residual=config.residual,
-        )
+        if self.attends:
+            self.cross_attention = CrossModalFusion(
+                config.dim,
+                heads=config.heads,
+                projections=config.projections,
+                output_projection=config.output_projection,
+                residual=config.residual,
+            )
         self.image_norm = nn.LayerNorm(config.dim) if config.layer_norm else nn.Identity()
         self.text_norm = nn.LayerNorm(config.dim) if config.layer_norm else nn.Identity()
         self.gate = _gate(config)
@@ -150,7 +166,9 @@ class Fusion(nn.Module):
             text_mask_BL = text_mask_BL[:, :1]
         image_BND = _with_positions(self.image_projection(image_BNV), self.image_positions)
         text_BLD = _with_positions(self.text_projection(text_BLT), self.text_positions)
-        fused_image_BND, fused_text_BLD = self.cross_attention(image_BND, text_BLD, text_mask_BL)
+        fused_image_BND, fused_text_BLD = image_BND, text_BLD
+        if self.attends:
+            fused_image_BND, fused_text_BLD = self.cross_attention(image_BND, text_BLD, text_mask_BL)
         fused_image_BND, fused_text_BLD = self.image_norm(fused_image_BND), self.text_norm(fused_text_BLD)
         pooled_text_BD = pool_text(fused_text_BLD, text_mask_BL, self.text_pool)
 

@@ -1,7 +1,8 @@
 """Parameter groups: the one place that tells from a parameter's name what it belongs to.
 
-Groups are ``vision``, ``text``, ``fusion``, ``router``, ``expert.0`` … ``expert.K-1`` and ``head``. Merging, learning
-rates, freezing and byte accounting all speak of groups.
+Groups are ``vision``, ``text``, ``fusion``, ``router``, ``expert.0`` … ``expert.K-1``, ``shared_expert`` and ``head``.
+Merging, learning rates, freezing and byte accounting all speak of groups. Every sample goes to the shared experts, so
+they merge like the encoders: by examples.
 """
 
 import re
@@ -17,6 +18,7 @@ _PATTERNS = (
     (re.compile(r"(vision|text|fusion|head)\..+"), r"\1"),
     (re.compile(r"moe\.(router)\..+"), r"\1"),
     (re.compile(r"moe\.experts\.(\d+)\..+"), r"expert.\1"),
+    (re.compile(r"moe\.shared\..+"), "shared_expert"),
 )
 
 

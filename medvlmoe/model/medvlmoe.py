@@ -5,6 +5,7 @@ Y labels.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from medvlmoe.model.memory import without_memory
 from medvlmoe.model.moe import SparseMoE
 from medvlmoe.model.output import MedVLMoEOutput
 from medvlmoe.model.text import TextEncoder
+from medvlmoe.model.upcycling import upcycle
 from medvlmoe.model.vision import VisionEncoder
+from medvlmoe.model.vision_only import VisionOnly
 from medvlmoe.seeds import derive_seed
 
 
@@ -58,7 +61,8 @@ class MedVLMoE(nn.Module):
             input_ids_BL: token numbers, padded on the right.
             attention_mask_BL: 1 for tokens, 0 for padding; every text has at least one token.
         """
-        longest = int(attention_mask_BL.sum(1).max())  # columns that are padding in every text only cost time
+        # Columns that are padding in every text only cost time.
+        longest = 1 if self.text.ignores_text else int(attention_mask_BL.sum(1).max())
         input_ids_BL, attention_mask_BL = input_ids_BL[:, :longest], attention_mask_BL[:, :longest]
 
         image_BNV = self.vision(image_BCHW)
@@ -85,28 +89,43 @@ class MedVLMoE(nn.Module):
         self.text.set_gradient_checkpointing(enabled)
 
 
-def build_model(config: MedVLMoEConfig, label_count: int, seed: int) -> MedVLMoE:
+AnyMedVLMoE = MedVLMoE | VisionOnly
+"""What a :class:`MedVLMoEConfig` describes; ``variant`` says which."""
+
+
+def build_model(config: MedVLMoEConfig, label_count: int, seed: int) -> AnyMedVLMoE:
     """A model whose random initial weights depend on the configuration and ``seed`` only.
 
     The global random state is as before afterwards.
+
+    Raises:
+        ConfigError: as for :class:`MedVLMoE`.
+        CheckpointError: as for :class:`MedVLMoE`, and if ``moe.upcycle_from`` cannot be read or does not fit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "model"))
-        return MedVLMoE(config, label_count)
+        model = _class_of(config)(config, label_count)
+        if config.moe.upcycle_from is not None and isinstance(model, MedVLMoE):
+            upcycle(model, Path(config.moe.upcycle_from), config.moe.upcycle_noise)
+        return model
 
 
-def empty_model(config: MedVLMoEConfig, label_count: int) -> MedVLMoE:
+def _class_of(config: MedVLMoEConfig) -> type[AnyMedVLMoE]:
+    return VisionOnly if config.variant == "vision_only" else MedVLMoE
+
+
+def empty_model(config: MedVLMoEConfig, label_count: int) -> AnyMedVLMoE:
     """The model with parameters that have names and shapes but no memory yet, built in a moment.
 
     No weights file is read: whoever fills the model (:func:`medvlmoe.model.memory.fill`) has all the values.
     """
     bare = replace(config, vision=replace(config.vision, weights=None), text=replace(config.text, weights=None))
-    model = without_memory(lambda: MedVLMoE(bare, label_count))
+    model = without_memory(lambda: _class_of(bare)(bare, label_count))
     model.config = config
     return model
 
 
-def build_frozen_parts(config: MedVLMoEConfig, label_count: int, seed: int) -> MedVLMoE:
+def build_frozen_parts(config: MedVLMoEConfig, label_count: int, seed: int) -> AnyMedVLMoE:
     """The model with the values of its frozen parameters; those that learn wait for theirs.
 
     The frozen values are those that :func:`build_model` gives for the same seed. An encoder that learns as a whole
@@ -115,13 +134,14 @@ def build_frozen_parts(config: MedVLMoEConfig, label_count: int, seed: int) -> M
     Raises:
         ConfigError, CheckpointError: as for :class:`MedVLMoE`.
     """
-    frozen = [part for part in ("vision", "text") if getattr(config, part).has_frozen_parts]
+    parts = ("vision",) if config.variant == "vision_only" else ("vision", "text")
+    frozen = [part for part in parts if getattr(config, part).has_frozen_parts]
     if any(getattr(config, part).weights is None for part in frozen):
         return build_model(config, label_count, seed)  # frozen at random: the stream of numbers runs through all parts
     model = empty_model(config, label_count)
     with torch.random.fork_rng(devices=[]):
         if "vision" in frozen:
             model.vision = VisionEncoder(config.vision)
-        if "text" in frozen:
+        if "text" in frozen and isinstance(model, MedVLMoE):
             model.text = TextEncoder(config.text)
     return model

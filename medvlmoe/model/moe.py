@@ -18,7 +18,8 @@ class RoutingDecision(NamedTuple):
     Attributes:
         probabilities_BK: R(F) = softmax(W_r F), float32.
         expert_index_BJ: chosen experts, most probable first.
-        expert_weight_BJ: their weights, float32; they sum to 1 when renormalised.
+        expert_weight_BJ: their weights, float32; they sum to 1 when renormalised. With ``moe.top_p`` a unit that needs
+            fewer than J experts has weight 0 for the rest of them, and is not sent there.
 
     With ``moe.unit=token`` the first dimension runs over the image tokens of all samples.
     """
@@ -60,10 +61,13 @@ class SparseMoE(nn.Module):
         self.renormalise = config.renormalise
         self.residual = config.residual
         self.noise = config.router_noise
+        self.top_p = config.top_p
+        self.entropy_alpha = config.entropy_alpha
         scale = config.experts if config.balance_scale == "switch" else 1
         self.balance_factor = config.balance_alpha * scale
         self.router = nn.Linear(width, config.experts, bias=False)  # row k belongs to expert k
         self.experts = nn.ModuleList(Expert(width, hidden_size or width) for _ in range(config.experts))
+        self.shared = nn.ModuleList(Expert(width, hidden_size or width) for _ in range(config.shared_experts))
         self.register_buffer("routed_samples_K", torch.zeros(config.experts, dtype=torch.int64), persistent=False)
         self.sum_counts: Callable[[Tensor], Tensor] | None = None
 
@@ -74,8 +78,16 @@ class SparseMoE(nn.Module):
             The combined outputs of shape (N, F), the load-balancing loss (a scalar) and the routing decision.
         """
         routing = self._route(fused_NF)
-        counts_K = torch.bincount(routing.expert_index_BJ.flatten(), minlength=len(self.experts))
-        output_NF = self._run_experts(fused_NF, routing, counts_K)
+        if self.top_p is None:
+            counts_K = torch.bincount(routing.expert_index_BJ.flatten(), minlength=len(self.experts))
+            output_NF = self._run_experts(fused_NF, routing, counts_K)
+        else:
+            counts_K = torch.bincount(
+                routing.expert_index_BJ[routing.expert_weight_BJ > 0], minlength=len(self.experts)
+            )
+            output_NF = self._run_needed_experts(fused_NF, routing, counts_K)
+        for expert in self.shared:
+            output_NF = output_NF + expert(fused_NF)
         if self.sum_counts is not None:
             counts_K = self.sum_counts(counts_K)
         if self.training:
@@ -83,6 +95,8 @@ class SparseMoE(nn.Module):
         if self.residual:
             output_NF = output_NF + fused_NF
         balance = self.balance_factor * balance_sum(routing.probabilities_BK, counts_K)
+        if self.entropy_alpha > 0:
+            balance = balance + self.entropy_alpha * mean_entropy(routing.probabilities_BK)
         return output_NF, balance, routing
 
     def _route(self, fused_NF: Tensor) -> RoutingDecision:
@@ -95,6 +109,8 @@ class SparseMoE(nn.Module):
             choice_NK = choice_NK + self.noise * torch.randn_like(choice_NK)
         index_NJ = choice_NK.topk(self.top_k, dim=-1).indices
         weight_NJ = probabilities_NK.gather(-1, index_NJ)
+        if self.top_p is not None:
+            weight_NJ = weight_NJ.masked_fill(~needed(choice_NK.softmax(-1).gather(-1, index_NJ), self.top_p), 0.0)
         if self.renormalise:
             weight_NJ = weight_NJ / weight_NJ.sum(-1, keepdim=True)
         return RoutingDecision(probabilities_NK, index_NJ, weight_NJ)
@@ -108,6 +124,29 @@ class SparseMoE(nn.Module):
         # Undo the sort and add the J outputs of a unit in a fixed order; index_add_ is not deterministic on GPUs.
         output_NJF = torch.cat(outputs)[order.argsort()].view(units, self.top_k, width)
         return (output_NJF * routing.expert_weight_BJ.unsqueeze(-1)).sum(1)
+
+    def _run_needed_experts(self, fused_NF: Tensor, routing: RoutingDecision, counts_K: Tensor) -> Tensor:
+        """As :meth:`_run_experts`, where units go to different numbers of experts."""
+        slots = (routing.expert_weight_BJ > 0).flatten().nonzero().squeeze(1)  # one for each pair of unit and expert
+        order = routing.expert_index_BJ.flatten()[slots].argsort(stable=True)
+        chunks = fused_NF[slots[order] // self.top_k].split(counts_K.tolist())
+        outputs = torch.cat([expert(chunk) for expert, chunk in zip(self.experts, chunks, strict=True) if len(chunk)])
+        filled = outputs.new_zeros(routing.expert_index_BJ.numel(), outputs.shape[-1])
+        output_NJF = filled.index_put((slots[order],), outputs).view(*routing.expert_index_BJ.shape, -1)
+        return (output_NJF * routing.expert_weight_BJ.unsqueeze(-1)).sum(1)
+
+
+def needed(probability_NJ: Tensor, top_p: float) -> Tensor:
+    """Which of the chosen experts, most probable first, are needed for a sum of at least ``top_p``; the first always.
+
+    Those before an expert must not reach ``top_p`` on their own.
+    """
+    return probability_NJ.cumsum(-1) - probability_NJ < top_p
+
+
+def mean_entropy(probabilities_NK: Tensor) -> Tensor:
+    """Mean entropy of the routing probabilities in nats: log K when uniform, 0 when every unit is sure."""
+    return -(probabilities_NK * probabilities_NK.clamp(min=1e-12).log()).sum(-1).mean()
 
 
 def balance_sum(probabilities_NK: Tensor, counts_K: Tensor) -> Tensor:

@@ -3,12 +3,15 @@
 Shapes: B batch, L text tokens, T width of a token state.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import BioGptConfig, BioGptModel
 
 from medvlmoe.model.config import TextConfig
 from medvlmoe.model.memory import without_memory
+from medvlmoe.model.text_stand_ins import EmbeddingBag, NullToken
 from medvlmoe.model.text_weights import load_text_weights
 from medvlmoe.model.trainable import choose_trainable, evaluate_frozen_modules
 
@@ -21,6 +24,8 @@ class TextEncoder(nn.Module):
 
     Attributes:
         width: T, size of a token state.
+        ignores_text: whether the states are the same for every text (``encoder=null_token``); then they stand for one
+            token, and whoever calls must not let the length of the text show.
 
     Raises:
         ConfigError: the sizes of pretrained weights differ from the configured ones.
@@ -30,6 +35,11 @@ class TextEncoder(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.width = config.hidden_size
+        self.ignores_text = config.encoder == "null_token"
+        self.is_biogpt = config.encoder == "biogpt"
+        if not self.is_biogpt:
+            self.model: Any = NullToken(config) if self.ignores_text else EmbeddingBag(config)
+            return
         if config.weights is None:
             self.model = BioGptModel(_biogpt_config(config))
         else:
@@ -40,6 +50,8 @@ class TextEncoder(nn.Module):
 
     def forward(self, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Tensor:
         """Token states, shape (B, L, T). Those at padding mean nothing."""
+        if not self.is_biogpt:
+            return self.model(input_ids_BL)
         output = self.model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False)
         return output.last_hidden_state
 
@@ -51,6 +63,8 @@ class TextEncoder(nn.Module):
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass instead of keeping them."""
+        if not self.is_biogpt:  # there is nothing to recompute
+            return
         # transformers renamed the methods during version 5.
         prefix = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"
         if enabled:

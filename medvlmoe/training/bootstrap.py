@@ -1,6 +1,6 @@
 """Confidence interval of the mean AUC by resampling patients. Shape suffixes: N rows, P patients, R resamples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -27,21 +27,10 @@ def mean_area_interval(
     Returns:
         Lower and upper bound; ``None`` with fewer than two patients or no label.
     """
-    names, patient_of_row_N = np.unique(np.asarray(patient_ids, dtype=object).astype(str), return_inverse=True)
-    patients = len(names)
-    if patients < 2 or not labels or resamples < 1:
+    if len(set(patient_ids)) < 2 or not labels or resamples < 1:
         return None
-    generator = np.random.default_rng(seed)
-    at_once = max(1, _ENTRIES_AT_ONCE // len(patient_of_row_N))
     means: list[Floats] = []
-    for start in range(0, resamples, at_once):
-        count_RP = np.stack(
-            [
-                np.bincount(generator.integers(0, patients, patients), minlength=patients)
-                for _ in range(min(at_once, resamples - start))
-            ]
-        )
-        weights_RN = count_RP[:, patient_of_row_N].astype(np.float64)
+    for weights_RN in resampled_weights(patient_ids, resamples, seed):
         areas_RY = np.stack([label.areas(weights_RN) for label in labels], axis=1)
         defined_RY = ~np.isnan(areas_RY)
         some_R = defined_RY.any(axis=1)
@@ -51,3 +40,25 @@ def mean_area_interval(
         return None
     low, high = np.quantile(mean_R, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def resampled_weights(patient_ids: Sequence[str], resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each row is in each resample of the patients, some resamples at a time; shape (R, N).
+
+    Args:
+        patient_ids: N patient identifiers.
+        resamples: number of resamples, over all that is given.
+        seed: the same seed gives the same resamples.
+    """
+    names, patient_of_row_N = np.unique(np.asarray(patient_ids, dtype=object).astype(str), return_inverse=True)
+    patients = len(names)
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _ENTRIES_AT_ONCE // len(patient_of_row_N))
+    for start in range(0, resamples, at_once):
+        count_RP = np.stack(
+            [
+                np.bincount(generator.integers(0, patients, patients), minlength=patients)
+                for _ in range(min(at_once, resamples - start))
+            ]
+        )
+        yield count_RP[:, patient_of_row_N].astype(np.float64)

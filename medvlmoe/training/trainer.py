@@ -43,6 +43,7 @@ from medvlmoe.training.optimizer import (
     trainable_parameters,
 )
 from medvlmoe.training.precision import Precision, resolve_precision
+from medvlmoe.training.predictions import Predictions
 from medvlmoe.training.replica import Replica
 from medvlmoe.training.schedule import learning_rate_factor, step_progress
 
@@ -138,17 +139,36 @@ class Trainer:
         Raises:
             ConfigError: the model's outputs are not finite.
         """
+        return self.judge(self.score(dataset), intervals=intervals, min_patients=min_patients)
+
+    def score(self, dataset: BatchSource) -> Predictions:
+        """The model's scores of all rows beside their labels, as :meth:`evaluate` judges them.
+
+        Raises:
+            ConfigError: the model's outputs are not finite.
+        """
         rows = self._forward_all(dataset)
         counts = count_known(rows.labels_NY, self.label_space)
         loss = label_loss(rows.logits_NY, rows.labels_NY, self.label_space, counts, self.config.ordinal)
+        return Predictions(
+            scores_NY=scores_from_logits(rows.logits_NY, self.label_space),
+            labels_NY=rows.labels_NY,
+            patient_ids=rows.patient_ids,
+            label_space=self.label_space,
+            loss=float(loss) if any(count.terms for count in counts) else None,
+            demographics=getattr(dataset, "demographics", None),
+        )
+
+    def judge(self, predictions: Predictions, *, intervals: bool = True, min_patients: int = 1) -> Evaluation:
+        """Metrics of scores that :meth:`score` gave; arguments as for :meth:`evaluate`."""
         return evaluate_scores(
-            scores_from_logits(rows.logits_NY, self.label_space),
-            rows.labels_NY,
-            rows.patient_ids,
+            predictions.scores_NY,
+            predictions.labels_NY,
+            predictions.patient_ids,
             self.label_space,
             resamples=self.config.bootstrap_resamples if intervals else 0,
             seed=derive_seed(self.seed, "bootstrap"),
-            loss=float(loss) if any(count.terms for count in counts) else None,
+            loss=predictions.loss,
             min_patients=min_patients,
         )
 

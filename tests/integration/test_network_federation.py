@@ -53,6 +53,8 @@ def test_registered_hospitals_train_and_end_with_the_bits_of_the_simulation(
     assert "round 2 of 2: 2 sites merged" in (tmp_path / "run.log").read_text()
     network = federation.server_kit / "runs" / "network"
     assert set(read_json(network / "summary.json")["sites"]) == {"chestxray14", "retinamnist"}
+    card = (network / "checkpoints" / "model_card.md").read_text()
+    assert "the server has no records of patients" in card
 
     simulated = [*RUN, f"data.root={phantom_root}", f"output.root={tmp_path}", "output.name=simulated"]
     subprocess.run([sys.executable, "-m", "medvlmoe", "simulate", *simulated], check=True, timeout=600)

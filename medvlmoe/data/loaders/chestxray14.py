@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.known_labels import canonical_label
 from medvlmoe.data.labels import LabelSpace
@@ -43,14 +44,10 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
         DataError: a file is missing or malformed.
     """
     table, records = _read(config, root, problems)
-    texts = prompts(
-        config.text,
-        config.prompt or OPENING,
-        views=table[_VIEW].tolist(),
-        ages=table[_AGE].tolist(),
-        sexes=table["sex"].tolist(),
-    )
-    return site_index(config, root, LabelSpace.known("chestxray14"), records, texts, problems)
+    facts = {"views": table[_VIEW].tolist(), "ages": table[_AGE].tolist(), "sexes": table["sex"].tolist()}
+    texts = prompts(config.text, config.prompt or OPENING, **facts)
+    space = LabelSpace.known("chestxray14")
+    return site_index(config, root, space, records, texts, problems, Demographics.of(**facts))
 
 
 def read_records(config: DatasetConfig, root: Path, problems: Problems) -> Records:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.known_labels import CHEXPERT
 from medvlmoe.data.labels import LabelSpace
@@ -39,14 +40,14 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
         DataError: a file is missing or malformed.
     """
     parts, records = _read(config, root, problems)
-    texts = prompts(
-        config.text,
-        config.prompt or OPENING,
-        views=[view for part in parts for view in part.views()],
-        ages=[age for part in parts for age in part.ages()],
-        sexes=[sex for part in parts for sex in part.table[_SEX]],
-    )
-    return site_index(config, root, LabelSpace.known("chexpert"), records, texts, problems)
+    facts = {
+        "views": [view for part in parts for view in part.views()],
+        "ages": [age for part in parts for age in part.ages()],
+        "sexes": [sex for part in parts for sex in part.table[_SEX]],
+    }
+    texts = prompts(config.text, config.prompt or OPENING, **facts)
+    space = LabelSpace.known("chexpert")
+    return site_index(config, root, space, records, texts, problems, Demographics.of(**facts))
 
 
 def read_records(config: DatasetConfig, root: Path, problems: Problems) -> Records:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from medvlmoe.data.config import TEXT_OF_REPORTS, DatasetConfig
+from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.images import ImageFiles
 from medvlmoe.data.index import NOT_ON_DISK, SiteIndex
 from medvlmoe.data.loaders.columns import (
@@ -66,6 +67,7 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
         patient_ids=[patient or f"image {name}" for patient, name in zip(patients, names, strict=True)],
         study_ids=table[manifest.study].tolist() if manifest.study else names,
         texts=_texts(manifest, config, table),
+        demographics=_demographics(manifest, table),
         splits=_splits(manifest, config, path, table, problems),
         label_space=manifest.label_space,
         grayscale=False,
@@ -118,12 +120,14 @@ def _texts(manifest: Manifest, config: DatasetConfig, table: pd.DataFrame) -> li
             raise ConfigError(f"text={config.text}, but {manifest.path} names no text column")
         read = report_reader(config.text, manifest.label_space.labels, manifest.synonyms)
         return [read(report, "") for report in table[manifest.text]]
+    return prompts(config.text, config.prompt or manifest.prompt, **_context(manifest, table))
+
+
+def _context(manifest: Manifest, table: pd.DataFrame) -> dict[str, list[str]]:
     nothing = [""] * len(table)
-    context = {fact: table[column].tolist() for fact, column in manifest.context.items()}
-    return prompts(
-        config.text,
-        config.prompt or manifest.prompt,
-        views=context.get("view", nothing),
-        ages=context.get("age", nothing),
-        sexes=context.get("sex", nothing),
-    )
+    columns = {fact: table[column].tolist() for fact, column in manifest.context.items()}
+    return {name: columns.get(fact, nothing) for name, fact in (("views", "view"), ("ages", "age"), ("sexes", "sex"))}
+
+
+def _demographics(manifest: Manifest, table: pd.DataFrame) -> Demographics | None:
+    return Demographics.of(**_context(manifest, table)) if manifest.context else None

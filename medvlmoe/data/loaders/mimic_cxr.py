@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.known_labels import CHEXPERT
 from medvlmoe.data.labels import LabelSpace
@@ -46,14 +47,15 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
     """
     table, records = _read(config, root, problems)
     opening, views = config.prompt or OPENING, table[_VIEW].tolist()
-    if config.text in ("none", "demographics"):  # age and sex are in MIMIC-IV, not here
-        nothing = [""] * len(views)
+    nothing = [""] * len(views)  # age and sex are in MIMIC-IV, not here
+    if config.text in ("none", "demographics"):
         texts: Sequence[str] = prompts(config.text, opening, views=views, ages=nothing, sexes=nothing)
     else:
         reports = open_reports(root, config.reports_root)
         texts = ReportTexts(config.text, opening, views, records.patient_ids, records.study_ids, reports)
         records.notes["reports"] = _reports_found(root, records, reports)
-    return site_index(config, root, LabelSpace.known("mimic_cxr"), records, texts, problems)
+    demographics = Demographics.of(ages=nothing, sexes=nothing, views=views)
+    return site_index(config, root, LabelSpace.known("mimic_cxr"), records, texts, problems, demographics)
 
 
 def read_records(config: DatasetConfig, root: Path, problems: Problems) -> Records:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.images import ImageFiles
 from medvlmoe.data.index import NOT_ON_DISK, LazyTexts, SiteIndex
 from medvlmoe.data.labels import LabelSpace
@@ -63,7 +64,13 @@ class Records:
 
 
 def site_index(
-    config: DatasetConfig, root: Path, space: LabelSpace, records: Records, texts: Sequence[str], problems: Problems
+    config: DatasetConfig,
+    root: Path,
+    space: LabelSpace,
+    records: Records,
+    texts: Sequence[str],
+    problems: Problems,
+    demographics: Demographics | None = None,
 ) -> SiteIndex:
     """The records that the site uses, with its policies applied.
 
@@ -74,6 +81,7 @@ def site_index(
         records: what its index files say.
         texts: N texts.
         problems: what is wrong with the index files.
+        demographics: age, sex and view of N records.
 
     Raises:
         DataError: images are not on disk, and ``allow_subset`` is false.
@@ -106,4 +114,5 @@ def site_index(
         grayscale=True,
         left_out=left_out,
         notes=records.notes,
+        demographics=None if demographics is None else demographics.take(rows),
     )

@@ -1,0 +1,107 @@
+"""``model_card.md`` and ``model_card.json`` beside every trained model of a run folder."""
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from medvlmoe import stamps
+from medvlmoe.analysis.card.numbers import as_json, card_numbers
+from medvlmoe.errors import CheckpointError
+from medvlmoe.files import TensorFile, read_json, write_json, write_text
+
+MIN_PATIENTS = 10
+CARD, FINAL = "model_card", "final.safetensors"
+
+
+def write_cards(folder: Path, *, min_patients: int = MIN_PATIENTS) -> list[Path]:
+    """Write the card of every finished model of a run: the one of all sites, or one a site (``mode=local``).
+
+    Args:
+        folder: a run folder with ``summary.json``.
+        min_patients: smallest group of patients that results are shown of.
+
+    Returns:
+        The ``model_card.md`` files; none where the run kept no model.
+
+    Raises:
+        CheckpointError: the run is not finished, or a file of it is damaged.
+    """
+    if not (folder / "summary.json").exists():
+        raise CheckpointError(f"{folder} has no summary.json: the run is not finished, or this is not a run folder")
+    sites = sorted(read_json(folder / "summary.json")["sites"])
+    models = {folder / "checkpoints" / FINAL: sites}
+    # a hospital's name comes from the hospital; those of a simulation's sites are names of folders
+    models |= {folder / "checkpoints" / site / FINAL: [site] for site in sites if Path(site).name == site}
+    written = []
+    for checkpoint, tested in models.items():
+        if checkpoint.exists() and "model" in TensorFile(checkpoint).metadata():
+            numbers = card_numbers(folder, checkpoint, tested, min_patients=min_patients)
+            write_json(checkpoint.with_name(f"{CARD}.json"), as_json(numbers))
+            write_text(checkpoint.with_name(f"{CARD}.md"), markdown(numbers))
+            written.append(checkpoint.with_name(f"{CARD}.md"))
+    return written
+
+
+def markdown(numbers: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("medvlmoe.analysis", "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+        finalize=lambda value: _cell(value) if isinstance(value, str) else value,  # names come from other hospitals
+    )
+    environment.filters |= {
+        "number": _number,
+        "area": _area,
+        "by_block": lambda values: " / ".join(_number(value) for value in values.values()) or "-",
+        "within": lambda name: str(name).rpartition("/")[2],
+        "policy": lambda policy: ", ".join(f"{key} {value}" for key, value in policy.items()),
+        "reasons": lambda counts: ", ".join(f"{count} {why}" for why, count in counts.items()) or "-",
+    }
+    vision = numbers["model"]["config"]["vision"]
+    size = f"{vision['image_size']} px" + ("" if vision["depth"] is None else f", {vision['depth']} slices")
+    page = environment.get_template("model_card.md").render(
+        **{
+            **numbers,
+            "stamps": [(one, stamps.MEANINGS[one]) for one in numbers["stamps"]],
+        },
+        size=size,
+        how_trained=_how_trained(numbers),
+        version=version("medvlmoe"),
+        counted=lambda split: f"{split['images']:,} ({split['patients']:,})",
+    )
+    return re.sub(r"\n{3,}", "\n\n", page)
+
+
+def _how_trained(numbers: dict[str, Any]) -> str:
+    training, count = numbers["training"], len(numbers["sites"])
+    hospitals = f"{count} site{'' if count == 1 else 's'}"
+    if numbers["mode"] == "federated":
+        return (
+            f"federated over {hospitals}, {training['rounds']} rounds of {training['local_epochs']} epoch(s), merged "
+            f"by `{training['strategy']}`, seed {numbers['seed']}"
+        )
+    kind = "on the pooled data of" if numbers["mode"] == "centralized" else "on the data of"
+    return f"{kind} {hospitals}, up to {training['rounds']} epochs, seed {numbers['seed']}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _area(entry: dict[str, Any]) -> str:
+    if entry["auc"] is None:
+        return "-"
+    interval = entry["auc_ci"]
+    return _number(entry["auc"]) + ("" if not interval else f" [{_number(interval[0])}, {_number(interval[1])}]")
+
+
+def _cell(text: str) -> str:
+    """One line that ends no cell of a table and starts no HTML."""
+    return text.replace("\r", " ").replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,1 @@
+"""Figures as pure functions from numbers to matplotlib figures; matplotlib is imported only to draw."""

@@ -1,0 +1,50 @@
+"""A baseline from its configuration."""
+
+import torch
+from torch import nn
+
+from medvlmoe.baselines.biobert_vqa import BioBERTVQA
+from medvlmoe.baselines.biovil import BioViL
+from medvlmoe.baselines.clip_med import ClipMed
+from medvlmoe.baselines.config import BaselineConfig
+from medvlmoe.baselines.contrastive import ContrastiveBaseline
+from medvlmoe.baselines.convirt import ConVIRT
+from medvlmoe.baselines.gloria import GLoRIA
+from medvlmoe.model.config import MedVLMoEConfig
+from medvlmoe.seeds import derive_seed
+
+_METHODS: dict[str, type[ContrastiveBaseline] | type[BioBERTVQA]] = {
+    "convirt": ConVIRT,
+    "gloria": GLoRIA,
+    "biovil": BioViL,
+    "clip_med": ClipMed,
+    "biobert_vqa": BioBERTVQA,
+}
+
+
+def build_baseline(
+    config: BaselineConfig, model: MedVLMoEConfig, label_count: int, seed: int
+) -> ContrastiveBaseline | BioBERTVQA:
+    """A baseline before stage A; its random initial weights depend on the configuration and ``seed`` only.
+
+    The global random state is as before afterwards.
+
+    Args:
+        config: the baseline.
+        model: MedVLMoE's configuration: image size, tokenizer, and the encoders of ``backbone=shared``.
+        label_count: Y, rows of the head.
+        seed: of the initial weights.
+
+    Raises:
+        ConfigError: an encoder cannot be built as configured.
+        CheckpointError: an encoder's weights cannot be had or do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "model"))
+        return _METHODS[config.name](config, model, label_count)
+
+
+def freeze_encoders(model: nn.Module) -> None:
+    """For ``fine_tune=linear``: stage B trains the head alone (and a fusion, if predictions pass through one)."""
+    for part in ("vision", "text"):
+        model.get_submodule(part).requires_grad_(False)

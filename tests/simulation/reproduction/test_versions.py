@@ -1,0 +1,90 @@
+"""What makes a result old, and what does not."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medvlmoe.configuration import compose
+from medvlmoe.data.config import DatasetConfig
+from simulation.reproduction.cell import identity_of
+from simulation.reproduction.code_version import code_version, hash_sources
+from simulation.reproduction.data_version import data_version
+from strategies.run_config import RunConfig
+
+SOURCE = '''"""A module."""
+
+def double(x):
+    """Twice."""
+    # adds it to itself
+    return x + x
+'''
+
+
+def version(root: Path, source: str, *, place: str = "medvlmoe/model/x.py", torch: str = "2.14") -> str:
+    path = root / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source)
+    return hash_sources(root, libraries={"torch": torch})
+
+
+def test_words_and_layout_leave_the_code_as_it_is(tmp_path: Path) -> None:
+    first = version(tmp_path, SOURCE)
+    for source in (SOURCE.replace("Twice.", "Two times."), SOURCE.replace("    # adds it to itself\n", "\n\n")):
+        assert version(tmp_path, source) == first
+    assert version(tmp_path, SOURCE.replace("x + x", "2 * x")) != first
+    assert version(tmp_path, SOURCE.replace("double", "twice")) != first
+    assert version(tmp_path, SOURCE, torch="2.15") != first
+    version(tmp_path, SOURCE)
+    assert version(tmp_path, SOURCE, place="medvlmoe/analysis/y.py") == first, "tables are made from results"
+    assert version(tmp_path, SOURCE, place="medvlmoe/data/y.py") != first
+
+
+def test_the_code_has_one_version() -> None:
+    assert code_version() == code_version() and len(code_version()) == 64
+
+
+def test_every_choice_counts_but_not_where_results_go() -> None:
+    config = compose(RunConfig, ["model=tiny"])
+
+    def identity(config: RunConfig, *, data: str = "d", code: str = "c", start: str | None = None) -> str:
+        return identity_of(config, data=[data], code=code, start=start)
+
+    first = identity(config)
+    for same in (
+        replace(config, output=replace(config.output, root="elsewhere", name="other")),
+        replace(config, resume=True),
+        replace(config, data=replace(config.data, cache="elsewhere", workers=3)),
+        replace(config, training=replace(config.training, workers=2)),
+    ):
+        assert identity(same) == first
+    for other in (
+        replace(config, seed=1),
+        replace(config, training=replace(config.training, epochs=3)),
+        replace(config, model=replace(config.model, moe=replace(config.model.moe, top_k=1))),
+        replace(config, data=replace(config.data, augment=False)),
+    ):
+        assert identity(other) != first
+    assert len({first, identity(config, data="e"), identity(config, code="e"), identity(config, start="s")}) == 4
+    moved = replace(config, model=replace(config.model, moe=replace(config.model.moe, upcycle_from="/a/x")))
+    assert identity(moved, start="s") == identity(config, start="s"), "the start counts by what it is"
+
+
+@pytest.mark.parametrize("change", ["label", "patient", "image"])
+def test_a_record_that_changes_changes_the_version(change: str, tmp_path: Path, phantom_root: Path) -> None:
+    shutil.copytree(phantom_root / "chestxray14", tmp_path / "chestxray14")
+    config = DatasetConfig(kind="chestxray14", root="chestxray14", validation_fraction=0.2)
+    first = data_version(config, str(tmp_path))
+    assert data_version(config, str(tmp_path)) == first
+    if change == "image":
+        os.utime(next((tmp_path / "chestxray14").rglob("*.png")), (1, 1))
+    else:
+        table = tmp_path / "chestxray14" / "Data_Entry_2017_v2020.csv"
+        lines = table.read_text().splitlines()
+        fields = lines[1].split(",")
+        place = 1 if change == "label" else 3
+        fields[place] = {"label": "Hernia", "patient": "99999"}[change]
+        table.write_text("\n".join([lines[0], ",".join(fields), *lines[2:]]) + "\n")
+    assert data_version(config, str(tmp_path)) != first
