@@ -60,7 +60,7 @@ def take_down_empty(problems: Problems, path: Path, table: pd.DataFrame, columns
     for column in columns:
         empty = (table[column] == "").to_numpy()
         if empty.any():
-            problems.add(path, f"{column} is empty; complete or remove the row", table.index[empty].tolist())
+            problems.add(path, f"{column} is ''; complete or remove the row", table.index[empty].tolist())
             table = table[~empty]
     return table
 

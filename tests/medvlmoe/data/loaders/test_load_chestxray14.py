@@ -179,5 +179,5 @@ def test_a_row_without_its_patient_is_named(make_nih, tmp_path):
     config = make_nih()
     path = tmp_path / "Data_Entry_2017_v2020.csv"
     path.write_text(path.read_text().replace(",1,21,M", ",,21,M"))
-    with pytest.raises(DataError, match=r"csv line 2: Patient ID is empty; .* \(and \d+ more such rows"):
+    with pytest.raises(DataError, match=r"csv line 2: Patient ID is ''; .* \(and \d+ more such rows"):
         load_index(config)

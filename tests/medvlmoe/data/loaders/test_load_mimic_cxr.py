@@ -200,8 +200,8 @@ def test_only_reports_of_the_wanted_split_are_read_and_each_once(make_mimic, mon
     [
         # an image without a view would be left out as not frontal, and nobody would know
         ("metadata", "PA3,10000003,50000003,PA", "", r"split\.csv\.gz line 8: dicom_id is not in .*metadata\.csv\.gz"),
-        ("split", "PA3,50000003,10000003", "PA3,50000003,", r"split\.csv\.gz line 8: subject_id is empty"),
-        ("chexpert", "10000003,50000003", "10000003,", r"chexpert\.csv\.gz line 5: study_id is empty"),
+        ("split", "PA3,50000003,10000003", "PA3,50000003,", r"split\.csv\.gz line 8: subject_id is ''"),
+        ("chexpert", "10000003,50000003", "10000003,", r"chexpert\.csv\.gz line 5: study_id is ''"),
         ("chexpert", "10000003,50000003", "10000004,50000003", r"chexpert\.csv\.gz line 5: subject_id is not that of"),
     ],
 )
