@@ -1,14 +1,22 @@
 """A small hospital on disk, and the command line with the smallest settings."""
 
 import csv
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from medvlmoe.command_line import run
+from medvlmoe.configuration import compose
+from medvlmoe.files import load_tensors
+from strategies.run_config import RunConfig
+from tests.integration.federation_parts import RUN, SITES, Parts
 
 QUICK = ["model=tiny", "federation.rounds=1", "training.bootstrap_resamples=10", "training.precision=float32"]
 MANIFEST = """\
@@ -97,3 +105,21 @@ def medvlmoe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...
         return code, output.out, output.err
 
     return call
+
+
+@pytest.fixture
+def parts(tmp_path: Path, phantom_root: Path) -> Iterator[Parts]:
+    sites = compose(RunConfig, RUN).data.sites
+    with Parts(tmp_path / "federation", sites, phantom_root) as parts:
+        parts.start_server()
+        for site in SITES:
+            parts.start_hospital(site)
+        yield parts
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, phantom_root: Path) -> dict[str, torch.Tensor]:
+    root = tmp_path_factory.mktemp("uninterrupted")
+    command = [sys.executable, "-m", "medvlmoe", "simulate", *RUN, f"data.root={phantom_root}", f"output.root={root}"]
+    subprocess.run(command, check=True, timeout=1800, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return load_tensors(root / "faults" / "checkpoints" / "final.safetensors")[0]
