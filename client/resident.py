@@ -57,7 +57,9 @@ def resident_dataset(site: SiteConfig, split: str, label_space: LabelSpace, mode
             text.max_tokens]  # fmt: skip
     key = json.dumps([to_mapping(site), split, label_space.to_dict(), seen])
     if key not in _datasets:
-        _datasets[key] = load_dataset(site, split, label_space, model)
+        dataset = _datasets[key] = load_dataset(site, split, label_space, model)
+        logger.info("site %s, %s: %d records (%s)", site.name, split, len(dataset),
+                    ", ".join(f"{what}: {how}" for what, how in dataset.notes.items()))  # fmt: skip
     return _datasets[key]
 
 

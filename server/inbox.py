@@ -41,6 +41,12 @@ class GridInbox:
         """See :class:`Inbox`."""
 
 
-def inbox_of(grid: Grid, folder: Path) -> Inbox:
-    """The inbox for a grid: replies that come over the network are kept in ``folder``, not in memory."""
-    return SpoolingInbox(grid, folder) if isinstance(grid, HttpGrid) else GridInbox(grid)
+def inbox_of(grid: Grid, folder: Path, most_bytes: int) -> Inbox:
+    """The inbox for a grid.
+
+    Args:
+        grid: the federation.
+        folder: where replies that come over the network are kept, instead of in memory.
+        most_bytes: no reply over the network may have more.
+    """
+    return SpoolingInbox(grid, folder, most_bytes) if isinstance(grid, HttpGrid) else GridInbox(grid)

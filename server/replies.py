@@ -9,7 +9,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from server.inbox import Inbox
-from server.spool import UploadStalledError
+from server.spool import UploadStalledError, UploadTooLargeError
 from server.status import RunStatus
 from strategies.error_codes import is_refusal, words_of
 
@@ -103,6 +103,10 @@ class Replies:
             except UploadStalledError:
                 pending.remove(site)
                 self._give_up(site, words_of(3))
+                continue
+            except UploadTooLargeError as error:
+                pending.remove(site)
+                self._give_up(site, f"rejected: {error}")
                 continue
             if reply is None:
                 began = self.inbox.begun(identities[site])

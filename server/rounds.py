@@ -28,6 +28,8 @@ from strategies.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
+_ENVELOPE_BYTES = 32 * 2**20  # beside the parameters: names, metrics, weights
+
 
 class RoundLoop:
     """Runs a federation's rounds.
@@ -58,7 +60,9 @@ class RoundLoop:
         self.checkpoints = ServerCheckpoints(folder.checkpoints)
         self.roster = roster
         self.status = RunStatus(folder.path / "status.json", config.federation.rounds)
-        self.replies = Replies(grid, inbox_of(grid, folder.path / "incoming"), self.status)
+        self.shapes = {name: tensor.shape for name, tensor in model.exchanged.items()}  # now: later they are on disk
+        most_bytes = round(1.1 * sum(self._bytes_by_group("float32").values())) + _ENVELOPE_BYTES
+        self.replies = Replies(grid, inbox_of(grid, folder.path / "incoming", most_bytes), self.status)
         self.state = self._restore()
 
     def run(self) -> None:
@@ -170,11 +174,11 @@ class RoundLoop:
         record = self.strategy.record
         lines: dict[str, dict[str, Any]] = {
             site: {
+                **part.metrics,  # first: a site's own numbers never take the place of the server's
                 "outcome": "merged",
                 "examples": part.examples,
                 "routed_samples": part.weights.experts_K.tolist(),
                 "update_norms": part.update_norms,
-                **part.metrics,
             }
             for site, part in record.merged.items()
         }
@@ -234,9 +238,9 @@ class RoundLoop:
         """Of one site and one direction: the reply has the same tensors as the request."""
         byte_count = codec_by_name(codec).byte_count
         counts: dict[str, int] = {}
-        for name, tensor in self.model.exchanged.items():
+        for name, shape in self.shapes.items():
             group = parameter_group(name)
-            counts[group] = counts.get(group, 0) + byte_count(tensor.shape)
+            counts[group] = counts.get(group, 0) + byte_count(shape)
         return counts
 
     def _restore(self) -> ServerState:

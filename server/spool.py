@@ -27,7 +27,9 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.superlink.grid.http_grid import HttpGrid
 
-_CHUNKS_AT_ONCE = 8  # of 5 MiB: bounds the memory of a step unless one tensor alone is larger
+_CHUNK_BYTES = 5 * 2**20  # of Flower's
+_SMALL_OBJECTS = 64
+_CHUNKS_AT_ONCE = 8  # bounds the memory of a step unless one tensor alone is larger
 
 
 _STALLED_SECONDS = 240.0  # Flower ends an upload session after 180 s without progress
@@ -35,6 +37,10 @@ _STALLED_SECONDS = 240.0  # Flower ends an upload session after 180 s without pr
 
 class UploadStalledError(Exception):
     """A reply began to arrive and never went on."""
+
+
+class UploadTooLargeError(Exception):
+    """A reply has more bytes than any honest one; nothing more of it is taken."""
 
 
 class SpooledArray(Array):
@@ -59,9 +65,11 @@ class SpoolingInbox:
     Args:
         grid: the grid.
         folder: where arriving replies are kept; what an earlier process left there is deleted.
+        most_bytes: a reply with more is given up: it would fill memory or disk.
     """
 
-    def __init__(self, grid: HttpGrid, folder: Path) -> None:
+    def __init__(self, grid: HttpGrid, folder: Path, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
         self._grid: Any = grid  # its internals are not typed for us
         self._folder = folder
         self._downloads: dict[str, _Download] = {}
@@ -79,6 +87,7 @@ class SpoolingInbox:
                 identity=found.messages_list[0].metadata.message_id,
                 tree=found.message_object_trees[0],
                 path=self._folder / f"{len(self._downloads)}-{request[:16]}.reply",
+                most_bytes=self._most_bytes,
             )
         download = self._downloads[request]
         if not download.advance(self._pull_object(), time.monotonic() + seconds):
@@ -117,13 +126,16 @@ class _Download:
         identity: id of the reply.
         tree: ids of all its objects.
         path: file of its arrays' bytes.
+        most_bytes: of all its objects together.
     """
 
     identity: str
     tree: ObjectTree
     path: Path
+    most_bytes: int
 
     def __post_init__(self) -> None:
+        self._received = 0
         self._contents: dict[str, bytes] = {}
         self._arrays: dict[str, Any] = {}
         self._steps = self._remaining_steps()
@@ -136,6 +148,7 @@ class _Download:
 
         Raises:
             UploadStalledError: nothing has arrived for so long that Flower has given the upload up.
+            UploadTooLargeError: it has more than ``most_bytes``.
         """
         while self._step is not None:
             if time.monotonic() > deadline:
@@ -144,6 +157,9 @@ class _Download:
                 if time.monotonic() - self._last_progress > _STALLED_SECONDS:
                     raise UploadStalledError
                 return False
+            self._received += sum(map(len, self._pulled.values()))
+            if self._received > self.most_bytes:
+                raise UploadTooLargeError(f"more than {self.most_bytes} bytes")
             self._keep(self._step, self._pulled)
             self._pulled = {}
             self._step = next(self._steps, None)
@@ -152,6 +168,8 @@ class _Download:
     def _pull_step(self, pull_object: Callable[[str], bytes], deadline: float) -> bool:
         assert self._step is not None
         wanted = {tree.object_id for part in self._step for tree in iterate_object_tree(part)}
+        if len(wanted) > self.most_bytes // _CHUNK_BYTES + _SMALL_OBJECTS:
+            raise UploadTooLargeError(f"one array in {len(wanted)} pieces")
 
         def pull_and_keep(identity: str) -> bytes:
             self._pulled[identity] = pull_object(identity)

@@ -117,7 +117,7 @@ def _run(mode: str, config: RunConfig, overrides: list[str], epochs: int) -> dic
         summary = run_centralized(config, sites, epochs)
     else:
         summary = run_alone(mode, config, sites, epochs)
-    return {**summary, "left_out": sites.left_out()}
+    return {**summary, "left_out": sites.left_out(), "data": sites.notes()}
 
 
 def _report(config: RunConfig, folder: Path, summaries: dict[str, dict[str, Any]]) -> int:

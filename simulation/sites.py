@@ -45,6 +45,10 @@ class SimulatedSites:
         found = {name: _left_out(list(splits.values())) for name, splits in self.data.items()}
         return {name: counts for name, counts in found.items() if counts}
 
+    def notes(self) -> dict[str, dict[str, str]]:
+        """By site, how its data were read: version and policy of the labels, split, text, augmentation."""
+        return {name: next(iter(splits.values())).notes for name, splits in self.data.items()}
+
     def text_facts(self, name: str) -> dict[str, Any]:
         """What ``summary.json`` says about a site's text; empty where the audit is left out."""
         found = self.audits[name]

@@ -232,7 +232,8 @@ def read_reply(
     """
     metrics = _record(content, "metrics", MetricRecord)
     if metrics.get("round") != server_round:
-        raise InvalidMessageError(f"answers round {metrics.get('round')}, not round {server_round}")
+        raise InvalidMessageError(f"answers round {_short(metrics.get('round'))}, not round {server_round}")
+    _check_metrics(metrics)
     weights = _record(content, "weights", MetricRecord)
     update = SiteUpdate(
         round=server_round,
@@ -267,9 +268,7 @@ def read_evaluation_reply(content: RecordDict, server_round: int) -> dict[str, M
     metrics = dict(_record(content, "metrics", MetricRecord))
     if metrics.pop("round", None) != server_round:
         raise InvalidMessageError(f"answers another round than {server_round}")
-    for name, value in metrics.items():
-        if not all(math.isfinite(number) for number in (value if isinstance(value, list) else [value])):
-            raise InvalidMessageError(f"metric '{name}' is not finite")
+    _check_metrics(metrics)
     return metrics
 
 
@@ -301,8 +300,11 @@ def read_introduction(content: RecordDict) -> SiteIntroduction:
     Raises:
         InvalidMessageError: malformed, or an empty name.
     """
+    text = str(_record(content, "site", ConfigRecord).get("introduction"))
+    if len(text) > _LONGEST_INTRODUCTION:
+        raise InvalidMessageError(f"an introduction of {len(text)} characters")
     try:
-        described = json.loads(str(_record(content, "site", ConfigRecord)["introduction"]))
+        described = json.loads(text)
         introduction = SiteIntroduction(
             name=str(described["name"]),
             label_space=LabelSpace.from_dict(described["label_space"]),
@@ -353,10 +355,14 @@ class ReceivedTensors(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         array = self._arrays[name]
         base = None if self._base is None else self._base[name]
+        if base is not None:
+            size, right = len(array.data), self._codec.byte_count(base.shape)
+            if size > right + _HEADER_BYTES:
+                raise InvalidMessageError(f"'{name}' has {size} bytes where {right} were asked for")
         try:
             tensor = self._codec.decode(array, None if base is None else base.shape)
-        except (ValueError, TypeError, EOFError) as error:
-            raise InvalidMessageError(f"'{name}' {error}") from error
+        except (ValueError, TypeError, EOFError, MemoryError) as error:  # a forged header may name any size
+            raise InvalidMessageError(f"'{name}' {_short(error)}") from error
         return tensor if base is None or self._codec.exact else base + tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -370,6 +376,9 @@ _PLAIN_FIELDS = ("run", "round", "rounds", "local_epochs", "keep_optimizer_state
                  "frozen_sums")  # fmt: skip
 _NESTED_FIELDS = ("model", "label_space", "training", "splits")
 _CONFIG_KEYS = ("version", "codec", "reply_codec", "round")
+_METRIC_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")  # label names are in some of them
+_HEADER_BYTES = 4096  # of NumPy's format
+_MOST_METRICS, _MOST_NUMBERS, _LONGEST_INTRODUCTION, _SHOWN = 2_000, 100_000, 1_000_000, 100
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,127}", re.ASCII)
 
 
@@ -384,6 +393,28 @@ def _record(content: RecordDict, name: str, kind: type) -> Any:
     if not isinstance(record, kind):
         raise InvalidMessageError(f"no {kind.__name__} '{name}'")
     return record
+
+
+def _check_metrics(metrics: Mapping[str, Any]) -> None:
+    """What a site reports goes into files and tables, round after round: it must be few, short and finite."""
+    if len(metrics) > _MOST_METRICS:
+        raise InvalidMessageError(f"{len(metrics)} metrics, more than {_MOST_METRICS}")
+    numbers = 0
+    for name, value in metrics.items():
+        if not _METRIC_NAME.fullmatch(name):
+            raise InvalidMessageError(f"a metric is called {_short(name)!r}")
+        listed = value if isinstance(value, list) else [value]
+        numbers += len(listed)
+        if numbers > _MOST_NUMBERS:
+            raise InvalidMessageError(f"more than {_MOST_NUMBERS} numbers in its metrics")
+        if not all(math.isfinite(number) for number in listed):
+            raise InvalidMessageError(f"metric '{name}' is not finite")
+
+
+def _short(value: Any) -> str:
+    """Something received, as it may stand in a message."""
+    text = str(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def _counts(weights: Mapping[str, Any], name: str, length: int | None) -> torch.Tensor:
@@ -403,7 +434,7 @@ def _same_names(arrays: Mapping[str, Any], base: Mapping[str, Any]) -> None:
     if missing:
         raise InvalidMessageError(f"parameter '{missing[0]}' is missing" + _and_more(missing))
     if extra:
-        raise InvalidMessageError(f"parameter '{extra[0]}' was not asked for" + _and_more(extra))
+        raise InvalidMessageError(f"parameter '{_short(extra[0])}' was not asked for" + _and_more(extra))
 
 
 def _and_more(names: list[str]) -> str:

@@ -32,7 +32,8 @@ def rows_of(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
         rows.append([name, count, *beside, *(_cell(entry) for entry in entries)])
         for subset in subsets_of(entries):
             rows.append([f"{name}: {subset}", *blank, *(_subset_cell(entry, subset) for entry in entries)])
-    rows.append(["mean of sites", *blank, *(_number(summary["mean_auc"]) for summary in summaries.values())])
+    means = (marked(_number(summary["mean_auc"]), [summary]) for summary in summaries.values())
+    rows.append(["mean of sites", *blank, *means])
     return rows
 
 
@@ -68,7 +69,7 @@ def subsets_of(entries: Iterable[dict[str, Any] | None]) -> list[str]:
 
 def _subset_cell(entry: dict[str, Any] | None, subset: str) -> str:
     mean = (entry or {}).get("subset_auc", {}).get(subset)
-    return "-" if mean is None else f"{_number(mean['auc'])} ({mean['labels_averaged']} labels)"
+    return "-" if mean is None else marked(f"{_number(mean['auc'])} ({mean['labels_averaged']} labels)", [entry])
 
 
 def _cell(entry: dict[str, Any] | None) -> str:
@@ -76,9 +77,13 @@ def _cell(entry: dict[str, Any] | None) -> str:
         return "no answer"
     if entry["auc"] is None:
         return "undefined"
-    interval = entry["auc_ci"]
-    text = _with_interval(entry["auc"], interval)
-    return f"{text} {stamps.LEAKY}" if stamps.LEAKY in entry.get("stamps", []) else text
+    return marked(_with_interval(entry["auc"], entry["auc_ci"]), [entry])
+
+
+def marked(text: str, entries: Iterable[dict[str, Any] | None]) -> str:
+    """A number with LEAKY behind it if anything that it comes from bears that stamp."""
+    leaky = any(stamps.LEAKY in (entry or {}).get("stamps", []) for entry in entries)
+    return f"{text} {stamps.LEAKY}" if leaky else text
 
 
 def text_only_cell(name: str, summaries: dict[str, dict[str, Any]]) -> str | None:

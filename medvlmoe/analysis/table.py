@@ -7,7 +7,7 @@ from typing import Any
 from scipy.stats import t as student_t
 
 from medvlmoe import stamps
-from medvlmoe.analysis.comparison import TEXT_ONLY, markdown, print_table, subsets_of
+from medvlmoe.analysis.comparison import TEXT_ONLY, markdown, marked, print_table, subsets_of
 from medvlmoe.errors import ConfigError
 from medvlmoe.files import read_json
 
@@ -54,7 +54,7 @@ def rows_over_seeds(summaries: list[dict[str, Any]]) -> list[list[str]]:
         rows.append([site, "/".join(map(str, sorted(counts))), *beside, *cells])
         for subset in subsets_of(entry[mode]["sites"][site] for entry in by_seed for mode in modes):
             rows.append([f"{site}: {subset}", *blank, *(_subset_cell(by_seed, mode, site, subset) for mode in modes)])
-    rows.append(["mean of sites", *blank, *(_cell([entry[mode]["mean_auc"] for entry in by_seed]) for mode in modes)])
+    rows.append(["mean of sites", *blank, *(_mean_cell([entry[mode] for entry in by_seed]) for mode in modes)])
     return rows
 
 
@@ -69,13 +69,16 @@ def t_interval(values: list[float]) -> tuple[float, float]:
 
 
 def _subset_cell(by_seed: list[dict[str, Any]], mode: str, site: str, subset: str) -> str:
-    means = [entry[mode]["sites"][site].get("subset_auc", {}).get(subset, {}) for entry in by_seed]
-    return _cell([mean.get("auc") for mean in means])
+    entries = [entry[mode]["sites"][site] for entry in by_seed]
+    return marked(_cell([entry.get("subset_auc", {}).get(subset, {}).get("auc") for entry in entries]), entries)
 
 
 def _site_cell(entries: list[dict[str, Any]]) -> str:
-    leaky = any(stamps.LEAKY in entry.get("stamps", []) for entry in entries)
-    return _cell([entry["auc"] for entry in entries]) + (f" {stamps.LEAKY}" if leaky else "")
+    return marked(_cell([entry["auc"] for entry in entries]), entries)
+
+
+def _mean_cell(summaries: list[dict[str, Any]]) -> str:
+    return marked(_cell([summary["mean_auc"] for summary in summaries]), summaries)
 
 
 def _text_only(entries: list[dict[str, Any]]) -> str | None:

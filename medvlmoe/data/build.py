@@ -104,7 +104,7 @@ def build_dataset(
         study_ids=index.study_ids,
         label_space=label_space,
         left_out=index.left_out,
-        notes={**index.notes, "augmentation": augmentation},
+        notes={**index.notes, "split": config.split, "text": config.text, "augmentation": augmentation},
         demographics=index.demographics,
     )
 

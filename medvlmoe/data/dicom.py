@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medvlmoe.data.dicom_helper import decoded_apart
 from medvlmoe.data.dicom_lookup import LookupTable
+from medvlmoe.data.dicom_pixels import decoded_pixels, wrapped
 from medvlmoe.data.intensity import Intensity, Values, between, eight_bit
 from medvlmoe.errors import ConfigError, DataError
 
 Grey = npt.NDArray[np.float64]
 
 _PALETTES = ("Red", "Green", "Blue")
-_PIXEL_ELEMENTS = [
+PIXEL_ELEMENTS = (
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
@@ -30,7 +32,7 @@ _PIXEL_ELEMENTS = [
     *(f"{colour}PaletteColorLookupTableData" for colour in _PALETTES),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in _PALETTES),
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", "FloatPixelData", "DoubleFloatPixelData",
-]  # fmt: skip
+)  # fmt: skip
 _SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
 # Files without the preamble start with an element of the file's meta group (0002) or of the first group (0008).
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
@@ -76,7 +78,7 @@ def open_dicom(path: Path, further: tuple[str, ...] = ()) -> Any:
     """
     pydicom = import_pydicom(path)
     try:
-        dataset = pydicom.dcmread(path, force=True, specific_tags=[*_PIXEL_ELEMENTS, *further])
+        dataset = pydicom.dcmread(path, force=True, specific_tags=[*PIXEL_ELEMENTS, *further])
         if not dataset.file_meta.get("TransferSyntaxUID"):  # written without preamble and meta group
             dataset.file_meta.TransferSyntaxUID = _syntax(pydicom, *dataset.original_encoding)
     except (OSError, MemoryError):
@@ -104,7 +106,7 @@ def read_flat(path: Path, intensity: Intensity) -> npt.NDArray[np.uint8]:
     """
     dataset = open_dicom(path)
     try:
-        stored, interpretation = stored_values(dataset)
+        stored, interpretation = stored_values(path, dataset)
         if interpretation == "PALETTE COLOR":
             return _with_palette(dataset, stored)
         if not interpretation.startswith("MONOCHROME"):
@@ -117,35 +119,19 @@ def read_flat(path: Path, intensity: Intensity) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path}: unreadable DICOM image ({_words(error)}); {_MEND}") from error
 
 
-def stored_values(dataset: Any) -> tuple[npt.NDArray[Any], str]:
+def stored_values(path: Path, dataset: Any) -> tuple[npt.NDArray[Any], str]:
     """The decoded pixels as they are stored, H x W or H x W x 3, and their photometric interpretation.
 
-    Colours come as RGB, whichever way they were stored.
+    Colours come as RGB, whichever way they were stored. Compressed pixels are decoded in another process, which a
+    damaged file may crash.
     """
-    from pydicom.pixels import get_decoder
-
     meant = str(dataset.PhotometricInterpretation)
     if meant.startswith("YBR_PARTIAL"):
         raise ValueError(f"the retired photometric interpretation {meant}; convert it to RGB")
-    decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-    try:
-        return _decoded(dataset, decoder)
-    except RuntimeError as error:  # every decoder that is installed has failed
-        if not decoder.missing_dependencies:
-            raise
-        others = " or ".join(decoder.missing_dependencies)
-        raise ValueError(f"{error}; not tried, because not installed: {others}") from error
-
-
-def _decoded(dataset: Any, decoder: Any) -> tuple[npt.NDArray[Any], str]:
-    keeps_every_bit = decoder.is_native or decoder.UID.name == "RLE Lossless"
-    if not (keeps_every_bit and dataset.get("HighBit", 0) >= dataset.get("BitsStored", 1)):
-        pixels, found = decoder.as_array(dataset)
-        return pixels, str(found["photometric_interpretation"])
-    # The value does not end at bit 0: move it there, then let its highest bit be the sign.
-    pixels, found = decoder.as_array(dataset, correct_unused_bits=False)
-    pixels = pixels >> (dataset.HighBit + 1 - dataset.BitsStored)
-    return _wrapped(pixels, dataset), str(found["photometric_interpretation"])
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax.name != "RLE Lossless":  # that is undone in Python
+        return decoded_apart(path, PIXEL_ELEMENTS)
+    return decoded_pixels(dataset)
 
 
 def modality_values(dataset: Any, stored: npt.NDArray[Any]) -> Grey:
@@ -224,15 +210,8 @@ def _padding(dataset: Any, stored: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         return np.zeros(stored.shape, dtype=bool)
     limits = [low, dataset.get("PixelPaddingRangeLimit", low)]
     # Some writers put the bits of a negative number into an unsigned one.
-    first, last = sorted(_wrapped(np.array(limits, dtype=np.int64), dataset).tolist())
+    first, last = sorted(wrapped(np.array(limits, dtype=np.int64), dataset).tolist())
     return (stored >= first) & (stored <= last)
-
-
-def _wrapped(values: npt.NDArray[Any], dataset: Any) -> npt.NDArray[Any]:
-    """Only the stored bits of ``values``, with their sign."""
-    span = 1 << int(dataset.BitsStored)
-    values = values.astype(np.int64) % span
-    return np.where(values >= span // 2, values - span, values) if dataset.PixelRepresentation == 1 else values
 
 
 def _table(dataset: Any, item: Any, signed: bool) -> LookupTable:
@@ -302,11 +281,12 @@ def _refuse_unknown_syntax(path: Path, pydicom: Any, syntax: Any) -> None:
     try:
         decoder = pydicom.pixels.get_decoder(syntax)
     except NotImplementedError as error:
-        raise DataError(f"{path}: the transfer syntax {syntax.name} is not supported; {_MEND}") from error
+        raise DataError(f"{path}: the transfer syntax {_printable(syntax.name)} is not supported; {_MEND}") from error
     if not decoder.is_available:
         needed = " or ".join(decoder.missing_dependencies)
         raise ConfigError(
-            f"{path}: its transfer syntax {syntax.name} needs a decoder ({needed}): pip install 'medvlmoe[dicom]'"
+            f"{path}: its transfer syntax {_printable(syntax.name)} needs a decoder ({needed}): "
+            "pip install 'medvlmoe[dicom]'"
         )
 
 
@@ -317,7 +297,12 @@ def _syntax(pydicom: Any, implicit: bool | None, little_endian: bool | None) -> 
 
 
 def _words(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return _printable(str(error)) or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    """In one line, without control characters: a damaged header may hold any."""
+    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
 
 
 _MEND = "replace the file, or set on_bad_image=skip to leave such files out"

@@ -78,7 +78,7 @@ def _read_slice(path: Path) -> _Slice:
         raise DataError(f"{path}: not a DICOM file, in a folder of DICOM slices; {_MEND}")
     dataset = open_dicom(path, _GEOMETRY)
     try:
-        stored, interpretation = stored_values(dataset)
+        stored, interpretation = stored_values(path, dataset)
         if not interpretation.startswith("MONOCHROME"):
             raise ValueError(f"a slice of a volume must be grey, not {interpretation}")
         orientation = _numbers(dataset, "ImageOrientationPatient", 6)

@@ -6,10 +6,13 @@ on a closed list; everything else is dropped, unknown headings included. Where i
 1. Of a kept section its first paragraph counts. It ends at a blank line, at a line break that is no wrap of a long
    line, at a numbered item, and at a heading inside the line.
 2. It also ends where the report's own voice starts ("there is", "is seen", "no evidence of"). The three sections about
-   the procedure end at any finding. History and indication may name findings: those were known before.
+   the procedure end at any word that is not on the list of :mod:`.procedure_words`. History and indication may name
+   findings that were known before; after their first sentence, each further one must ask something, tell of earlier
+   days or name a complaint (:mod:`.report_voice`).
 3. A report whose conclusion is not found outside the kept sections gives no text: it may be inside one of them.
 4. Nor do the 54 studies for which the official parser had to be told by hand where the conclusion is.
-5. After the conclusion only headings in capitals count, and nothing after an addendum.
+5. After the conclusion only headings in capitals count, only where nothing was kept before it, and nothing after an
+   addendum.
 """
 
 import difflib
@@ -17,16 +20,21 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from medvlmoe.data.finding_terms import CHEST_TERMS, term_pattern
+from medvlmoe.data.procedure_words import first_unknown
 from medvlmoe.data.report_sections import BOUNDARY, BOUNDARY_IN_CAPITALS, Section, report_sections
+from medvlmoe.data.report_voice import REPORT_VOICE, first_observation
 
 # Heading in lower case -> our name. The official parser files PFI under history, but it is a provisional impression.
 _KEPT = {
     "examination": "Examination", "exam": "Examination", "type of examination": "Examination",
-    "indication": "Indication", "indications": "Indication", "clinical indication": "Indication",
-    "reason for exam": "Indication", "reason for examination": "Indication", "idication": "Indication",
+    "indication": "Indication", "indications": "Indication", "idication": "Indication",
+    "clinical indication": "Indication", "clinical indications": "Indication", "indication for exam": "Indication",
+    "reason for exam": "Indication", "reason for examination": "Indication", "reason for study": "Indication",
+    "reason for the exam": "Indication", "reason for the examination": "Indication",
+    "reason for this exam": "Indication", "reason for this examination": "Indication",
+    "indication/history": "Indication", "history/indication": "Indication",
     "history": "History", "clinical history": "History", "clinical information": "History",
-    "patient history": "History", "technique": "Technique",
+    "patient history": "History", "relevant history": "History", "technique": "Technique",
     "comparison": "Comparison", "comparisons": "Comparison", "comparison exam": "Comparison",
     "comparison film": "Comparison", "reference exam": "Comparison", "comparision": "Comparison",
     "comparsion": "Comparison", "comparrison": "Comparison", "comparisions": "Comparison",
@@ -53,22 +61,6 @@ _HEADING_INSIDE = re.compile(
     rf"\b[A-Z][A-Z0-9 /&()-]{{3,}}:|\b(?:{BOUNDARY_IN_CAPITALS})\b|\b(?i:{BOUNDARY})\s*[:;=–—-]"
     r"|(?:^|[.!?;]\s*)(?i:impression|findings|conclusion|addendum|wet ?read)\b|\s\d{1,2}[.)]\s+[A-Z]"
 )
-# How a radiologist says what the images show. The past tense ("had an effusion") is history and passes.
-_STATES = (
-    "seen|noted|present|absent|identified|visuali[sz]ed|demonstrated|clear|normal|unremarkable|unchanged|stable|"
-    "enlarged|new|increased|decreased|improved|worse|worsened|larger|smaller|resolved|again|within normal"
-)
-_REPORT_VOICE = re.compile(
-    r"\bthere(?:'s| is| are| has been| have been| remains?)\b"
-    rf"|\b(?:is|are|has been|have been|appears?|remains?) (?:\w+ly )?(?:{_STATES})\b"
-    r"|\bno (?:evidence|acute|focal|new|definite|significant|large|pleural|interval)\b"
-    r"|\b(?:shows?|demonstrates?|reveals?)\b|\b(?:compared|in comparison) (?:to|with)\b"
-    r"|\b(?:lungs?|heart|silhouette|mediastinum) (?:is|are|size)\b",
-    re.IGNORECASE,
-)
-# Devices are not among them: CHEST (LINE PLACEMENT) is the name of an examination.
-_FINDING = term_pattern(term for label, terms in CHEST_TERMS.items() if label != "Support Devices" for term in terms)
-
 # Study ids from custom_mimic_cxr_rules of the official parser (MIT-LCP/mimic-cxr, txt/section_parser.py).
 _CONCLUSION_ELSEWHERE = {
     50913680, 59363654, 59279892, 59768032, 57936451, 50058765, 53356173, 53202765, 50808053, 51966317, 50743547,
@@ -97,14 +89,14 @@ def leak_free_context(report: str, study_id: str) -> str:
     widths = [len(line) for section in sections for line in section.lines if len(line) <= _WIDEST_WRAP]
     width = max([_NARROWEST_WRAP, *widths])
     kept: dict[str, str] = {}
-    concluded = False
+    concluded = kept_before = False
     for section in sections:
         if _is_conclusion(section):
-            concluded = True
+            concluded, kept_before = True, kept_before or bool(kept)
         elif concluded and _LATER.match(section.heading):
             break
-        name = _KEPT.get(section.heading.lower())
-        if name is None or name in kept or (concluded and not section.heading.isupper()):
+        name = _KEPT.get(re.sub(r"\s*/\s*", "/", section.heading.lower()))
+        if name is None or name in kept or (concluded and (kept_before or not section.heading.isupper())):
             continue
         content = _known_before(section.paragraphs()[0], name, width)
         if content:
@@ -146,14 +138,18 @@ def _word_count(paragraphs: Sequence[Sequence[str]]) -> int:
 def _known_before(lines: Sequence[str], name: str, width: int) -> str:
     """The text of a kept section's first paragraph up to where it may speak of the images."""
     text = " ".join(" ".join(_without_new_start(lines, width)).split())
-    ends = [_HEADING_INSIDE.search(text), _REPORT_VOICE.search(text)]
-    if name in _ABOUT_THE_PROCEDURE:
-        ends.append(_FINDING.search(text))
-    end = min((found.start() for found in ends if found), default=None)
+    ends = [_start(_HEADING_INSIDE.search(text)), _start(REPORT_VOICE.search(text))]
+    ends.append(first_unknown(text) if name in _ABOUT_THE_PROCEDURE else first_observation(text))
+    end = min((found for found in ends if found is not None), default=None)
     if end is not None:  # the whole sentence goes, or the whole text where it has no sentences
         before = f"{text[:end].rstrip()} "
         text = before[: max(before.rfind(mark) for mark in (". ", "! ", "? ", "; ")) + 1]
-    return " ".join(text.replace("___", " ").split()).rstrip(" .")
+    return " ".join(text.replace("___", " ").split()).replace(" .", ".").rstrip(" .,;:-/")
+
+
+def _start(found: re.Match[str] | None) -> int | None:
+    """Where the words of a match start: the end of the sentence before them is not one."""
+    return None if found is None else found.end() - len(found[0].lstrip(" .!?;"))
 
 
 def _without_new_start(lines: Sequence[str], width: int) -> list[str]:

@@ -4,7 +4,8 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -90,31 +91,29 @@ def _parsed(
 ) -> tuple[list[str], list[list[str]], list[int]]:
     first_line = text.partition("\n")[0]
     delimiter = "," if "," in first_line else next((mark for mark in _OTHER_DELIMITERS if mark in first_line), ",")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    records = _records(path, io.StringIO(text, newline="").readlines(), delimiter, problems)
+    header = [cell.strip() for cell in next(records, (1, 1, []))[2]]
+    first = next(records, None)
+    if first is not None and len(first[2]) > len(header):
+        header = _without_separators(header, delimiter, len(first[2]))
+    # Columns without a name at the end (ChestX-ray14 of 2017 has one) need not be there in the rows.
+    needed = max((place + 1 for place, name in enumerate(header) if name), default=0)
+    width = len(header)
+    kept = range(width) if wanted is None else [header.index(name) for name in wanted if name in header]
     rows: list[list[str]] = []
     lines: list[int] = []
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        # Columns without a name at the end (ChestX-ray14 of 2017 has one) need not be there in the rows.
-        needed = max((place + 1 for place, name in enumerate(header) if name), default=0)
-        width, before = len(header), reader.line_num
-        kept = range(width) if wanted is None else [header.index(name) for name in wanted if name in header]
-        for row in reader:
-            if len(row) == width:
-                rows.append([row[place].strip() for place in kept])
-                lines.append(reader.line_num)
-            elif len(row) >= needed and not any(row[width:]):
-                row += [""] * (width - len(row))
-                rows.append([row[place].strip() for place in kept])
-                lines.append(reader.line_num)
-            elif row:  # else an empty line
-                begun = f", begun on line {before + 1}," if reader.line_num > before + 1 else ""
-                found = f"{len(row)} cells{begun} below a header of {width}"
-                mend = "put quotes around cells that hold the separator"
-                problems.add(path, f"{found}; {mend}", [reader.line_num])
-            before = reader.line_num
-    except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num}: not a CSV table ({error})") from error
+    for begin, end, row in chain([] if first is None else [first], records):
+        if len(row) == width:
+            rows.append([row[place].strip() for place in kept])
+            lines.append(end)
+        elif len(row) >= needed and not any(row[width:]):
+            row += [""] * (width - len(row))
+            rows.append([row[place].strip() for place in kept])
+            lines.append(end)
+        elif row:  # else an empty line
+            begun = f", begun on line {begin}," if end > begin else ""
+            found = f"{len(row)} cells{begun} below a header of {width}"
+            problems.add(path, f"{found}; put quotes around cells that hold the separator", [end])
     if not any(header):
         raise DataError(f"{path}: the table is empty, it has no header")
     named = [column for column in header if column]
@@ -122,6 +121,41 @@ def _parsed(
         twice = next(column for column in named if named.count(column) > 1)
         raise DataError(f"{path}: the column '{twice}' is there twice; rename one")
     return [header[place] for place in kept], rows, lines
+
+
+def _records(path: Path, lines: list[str], delimiter: str, problems: Problems) -> Iterator[tuple[int, int, list[str]]]:
+    """First line, last line and cells of each record. A quote that nothing closes costs its own line, not the rest."""
+    done = 0
+    while done < len(lines):
+        begin = done
+        reader = csv.reader(lines[begin:], delimiter=delimiter)
+        try:
+            for row in reader:
+                end = begin + reader.line_num
+                if end == len(lines) and _is_open(lines[done:end], delimiter):
+                    break
+                yield done + 1, end, row
+                done = end
+        except csv.Error:  # a cell longer than any: the quote before it is not closed
+            pass
+        if done < len(lines):
+            problems.add(path, "a quote that opens here is never closed; close or remove it", [done + 1])
+            done += 1
+
+
+def _is_open(lines: Sequence[str], delimiter: str) -> bool:
+    """Whether the lines of a record, the last of the file, end inside quotes."""
+    try:
+        list(csv.reader(lines, delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        return "unexpected end of data" in str(error)
+    return False
+
+
+def _without_separators(header: list[str], delimiter: str, width: int) -> list[str]:
+    """A header in which names with the separator were put in quotes, though their columns are two (ChestX-ray14)."""
+    parts = [part.strip() for cell in header for part in cell.split(delimiter)]
+    return parts if len(parts) == width else header
 
 
 def _content(path: Path) -> bytes:

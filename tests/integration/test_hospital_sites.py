@@ -42,6 +42,10 @@ def test_two_sites_on_the_command_line(hospital, new_hospital, medvlmoe: Command
     assert set(summary(tmp_path)["sites"]) == {"north", "south"}
     assert set(summary(tmp_path)["compare"]) == {"local", "centralized"}
     assert summary(tmp_path)["left_out"] == {} and "north" in printed and "south" in printed
+    assert summary(tmp_path)["data"]["north"] == {
+        "patients": "told by the table", "labels": "uncertain: zeros", "split": "official", "text": "context",
+        "augmentation": "none",
+    }  # fmt: skip
 
 
 def test_sites_in_a_file_of_ones_own(hospital, new_hospital, medvlmoe: Command, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_skipping_the_audit_leaves_no_number(leaky, medvlmoe: Command, tmp_path:
 
 
 def test_the_threshold_decides(leaky, medvlmoe: Command, tmp_path: Path) -> None:
-    code, _, error = medvlmoe("simulate", "data.leak_audit.threshold=1")
+    code, _, error = medvlmoe("simulate", "data.leak_audit.threshold=1", "data.leak_audit.threshold_label=1")
     assert code == 0, error
     assert summary(tmp_path)["sites"]["north"]["leak_audit"]["verdict"] == "passes"
 

@@ -163,18 +163,27 @@ def hostile(kind: str) -> Fault:
             examples=-1e9 if kind == "negative" else 10.0,
             routed_samples_K=torch.zeros(4),
             observed_labels_Y=torch.zeros(5),
+            metrics={f"m{number}": 0.0 for number in range(5000 if kind == "many metrics" else 1)},
         )
-        content = build_reply(update, codec)
+        content = build_reply(update, "float16" if kind == "other codec" else codec)
         if kind == "nan":
             content["arrays"]["head.bias"] = Array(torch.full((5,), float("nan")).numpy())
         if kind == "empty":
             content.clear()
+        if kind == "large":
+            content["arrays"]["head.bias"] = Array(torch.zeros(10_000).numpy())
+        if kind == "missing":
+            del content["arrays"]["head.bias"]
+        if kind == "extra":
+            content["arrays"]["x" * 100_000] = Array(torch.zeros(1).numpy())
         return Message(content, reply_to=message)
 
     return fault
 
 
-@pytest.mark.parametrize("kind", ["late", "negative", "nan", "empty"])
+@pytest.mark.parametrize(
+    "kind", ["late", "negative", "nan", "empty", "large", "missing", "extra", "many metrics", "other codec"]
+)
 def test_a_hostile_reply_is_rejected_by_name_and_without_effect(tmp_path: Path, kind: str) -> None:
     federate(tmp_path / "hostile", hostile(kind), "federation.rounds=1", "federation.quorum=2")
     federate(
@@ -183,9 +192,30 @@ def test_a_hostile_reply_is_rejected_by_name_and_without_effect(tmp_path: Path, 
         "federation.rounds=1",
         "federation.quorum=2",
     )
-    assert rounds(tmp_path / "hostile")[0]["sites"]["west"]["outcome"] == "rejected"
+    west = rounds(tmp_path / "hostile")[0]["sites"]["west"]
+    assert west["outcome"] == "rejected" and 0 < len(west["reason"]) < 300
     a, b = final(tmp_path / "hostile"), final(tmp_path / "absent")
     assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def test_a_sites_numbers_never_take_the_place_of_the_servers(tmp_path: Path) -> None:
+    def fault(site: str, server_round: int, message: Message) -> Message | None:
+        if site != "west":
+            return None
+        received = read_request(message.content)
+        update = SiteUpdate(
+            round=server_round,
+            tensors=dict(received.tensors),
+            examples=10.0,
+            routed_samples_K=torch.ones(4),
+            observed_labels_Y=torch.ones(5),
+            metrics={"outcome": 7.0, "examples": 1e9, "update_norms": 0.0},
+        )
+        return Message(build_reply(update, received.reply_codec), reply_to=message)
+
+    federate(tmp_path, fault, "federation.rounds=1")
+    west = rounds(tmp_path)[0]["sites"]["west"]
+    assert west["outcome"] == "merged" and west["examples"] == 10.0 and isinstance(west["update_norms"], dict)
 
 
 def test_two_sites_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

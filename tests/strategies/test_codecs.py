@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from flwr.app import Array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -96,3 +97,29 @@ def test_int8_does_not_hide_what_is_not_finite(bad: float) -> None:
     codec = codec_by_name("int8")
     with pytest.raises(ValueError, match="NaN or infinity"):
         codec.decode(codec.encode(torch.tensor([[1.0, 2.0], [bad, 3.0]])))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+        np.zeros((0, 3), dtype=np.float32),
+        np.array(2.5, dtype=np.float32),
+    ],
+)
+def test_arrays_are_read_as_flower_reads_them_and_do_not_share_its_memory(values):
+    array = Array(values)
+    before = array.data
+    decoded = codec_by_name("float32").decode(array)
+    assert torch.equal(decoded, torch.from_numpy(array.numpy()))
+    decoded.fill_(7.0)
+    assert array.data == before
+
+
+def test_an_array_that_is_cut_short_is_refused():
+    array = Array(np.arange(6, dtype=np.float32))
+    for length in (0, 5, 40, len(array.data) - 1):
+        cut = Array(dtype="float32", shape=(6,), stype="numpy.ndarray", data=array.data[:length])
+        with pytest.raises((ValueError, EOFError)):
+            codec_by_name("float32").decode(cut)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,6 +172,47 @@ def test_bad_arrays_are_refused_by_name(message: str) -> None:
 def test_bad_weights_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidMessageError, match=message):
         read(build_reply(update(**changes), "float32"))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({f"m{number}": 1.0 for number in range(2001)}, r"200\d metrics, more than 2000"),
+        ({"a": [0.0] * 60_000, "b": [0.0] * 60_000}, "more than 100000 numbers"),
+        ({"x" * 201: 1.0}, "a metric is called 'x"),
+        ({"line\nbreak": 1.0}, "a metric is called"),
+        ({"train_loss": math.nan}, "'train_loss' is not finite"),
+        ({"train_loss": [1.0, math.inf]}, "'train_loss' is not finite"),
+    ],
+)
+def test_metrics_that_would_fill_files_and_tables_are_refused(metrics: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidMessageError, match=message) as refused:
+        read(build_reply(update(metrics=metrics), "float32"))
+    assert len(str(refused.value)) < 300
+    with pytest.raises(InvalidMessageError, match=message):
+        read_evaluation_reply(build_evaluation_reply(4, metrics), 4)
+
+
+def test_an_introduction_as_long_as_a_book_is_refused() -> None:
+    content = RecordDict({"site": ConfigRecord({"introduction": " " * 1_000_001})})
+    with pytest.raises(InvalidMessageError, match="1000001 characters"):
+        read_introduction(content)
+
+
+def test_more_bytes_than_were_asked_for_are_not_even_decoded() -> None:
+    content = build_reply(update(), "float32")
+    content["arrays"]["vision.a"] = Array("float32", (3, 2), "numpy.ndarray", b"\x93NUMPY" + b"x" * 10_000)
+    with pytest.raises(InvalidMessageError, match=r"'vision\.a' has 10006 bytes where 24 were asked for"):
+        read(content)
+
+
+def test_a_forged_header_takes_no_memory() -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,), }"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    content = build_reply(update(), "float32")
+    content["arrays"]["vision.a"] = Array("float32", (3, 2), "numpy.ndarray", data)
+    with pytest.raises(InvalidMessageError, match=r"vision\.a"):
+        read(content)
 
 
 @pytest.mark.parametrize("record", ["arrays", "metrics", "weights"])

@@ -47,7 +47,7 @@ def audit(arguments: list[str]) -> int:
     leaking = []
     for name, site in data.sites.items():
         index, terms = load_index(site, data.root), site_terms(site, data.root)
-        found = audit_index(index, terms, threshold_of(site, data.leak_audit))
+        found = audit_index(index, terms, threshold_of(site, data.leak_audit), data.leak_audit.threshold_label)
         _print(f"{name} (text={site.text})", found, strongest_words(index, terms))
         if found.verdict == LEAKS:
             leaking.append(name)

@@ -4,7 +4,8 @@ Two numbers, for two questions:
 
 - *Does the text leak?* A text-only head is cross-validated over all of the site's patients, whatever their split: a
   hospital of 200 images has 40 in its test split, too few to tell a leak from luck. The text leaks if the lower bound
-  of the 95 % interval of the mean AUC (bootstrap over patients) is above the threshold.
+  of the 95 % interval of the mean AUC (bootstrap over patients) is above the threshold, or that of one label's AUC
+  above a higher one.
 - *What would the text alone give in the results table?* The head fitted on the train split, on the test split.
 """
 
@@ -50,7 +51,8 @@ class LeakAudit:
         auc_ci: its 95 % bootstrap interval over patients; ``None`` without one.
         labels_averaged: how many labels count: those with ten patients of either class.
         per_label: cross-validated area of every label; ``None`` where one class is missing.
-        threshold: above which the text leaks.
+        told: labels that the text gives away each by itself; names that stay at the site.
+        threshold: mean AUC above which the text leaks.
         test_auc: mean area on the test split of the head fitted on the train split, as in the table of results.
         test_auc_ci: its 95 % bootstrap interval over patients.
         test_labels_averaged: labels with both classes in the test split.
@@ -64,12 +66,15 @@ class LeakAudit:
     test_auc: float | None
     test_auc_ci: tuple[float, float] | None
     test_labels_averaged: int
+    told: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
         """``passes``; ``leaks``; ``suspicious`` (above the threshold, the interval not); ``too few patients``."""
         if self.auc is None:
             return TOO_FEW
+        if self.told:
+            return LEAKS
         if self.auc <= self.threshold:
             return PASSES
         return LEAKS if self.auc_ci is not None and self.auc_ci[0] > self.threshold else SUSPICIOUS
@@ -79,9 +84,10 @@ class LeakAudit:
         if self.auc is None:
             return "too few patients to tell whether the text leaks its labels"
         interval = "" if self.auc_ci is None else f" [{self.auc_ci[0]:.3f}, {self.auc_ci[1]:.3f}]"
+        told = f", and gives away {', '.join(self.told)}" if self.told else ""
         return (
             f"the text alone predicts the labels with a mean AUC of {self.auc:.3f}{interval} "
-            f"(labels: {self.labels_averaged}, threshold {self.threshold})"
+            f"(labels: {self.labels_averaged}, threshold {self.threshold}){told}"
         )
 
     def to_numbers(self) -> dict[str, float]:
@@ -141,7 +147,8 @@ def audit_site(config: DatasetConfig, audit: LeakAuditConfig, data_root: str | P
     Raises:
         DataError, ConfigError: as :func:`medvlmoe.data.load_index`.
     """
-    return audit_index(load_index(config, data_root), site_terms(config, data_root), threshold_of(config, audit))
+    index, terms = load_index(config, data_root), site_terms(config, data_root)
+    return audit_index(index, terms, threshold_of(config, audit), audit.threshold_label)
 
 
 def threshold_of(config: DatasetConfig, audit: LeakAuditConfig) -> float:
@@ -158,17 +165,26 @@ def refuse_leak(found: LeakAudit) -> None:
         )
 
 
-def audit_index(index: SiteIndex, terms: Mapping[str, re.Pattern[str]], threshold: float) -> LeakAudit:
-    """Audit the records of an index; ``terms`` as for :class:`TextHead`."""
+def audit_index(
+    index: SiteIndex, terms: Mapping[str, re.Pattern[str]], threshold: float, label_threshold: float
+) -> LeakAudit:
+    """Audit the records of an index.
+
+    Args:
+        index: the site's records.
+        terms: as for :class:`TextHead`.
+        threshold: mean AUC above which the text leaks.
+        label_threshold: AUC of one label above which it does.
+    """
     space = index.label_space
     sample = index.take(sample_of(index.patient_ids, np.arange(len(index))))
     texts, labels_NY = list(sample.texts), sample.labels_NY
     scores_NY = _cross_validated(texts, labels_NY, sample.patient_ids, space, terms)
     ranked = {label: RankedLabel(scores_NY[:, y], _rounded(labels_NY[:, y])) for y, label in enumerate(space.labels)}
-    counting = [
-        ranked[label] for y, label in enumerate(space.labels) if _enough_patients(labels_NY[:, y], sample.patient_ids)
-    ]
+    names = [name for y, name in enumerate(space.labels) if _enough_patients(labels_NY[:, y], sample.patient_ids)]
+    counting = [ranked[name] for name in names]
     auc, auc_ci = _mean_area(counting, sample.patient_ids)
+    told = tuple(name for name in names if _is_surely_above(ranked[name], sample.patient_ids, label_threshold))
     test = index.take(np.flatnonzero(index.splits == TEST))
     test_scores_NY = _test_scores(index, list(test.texts), terms)
     tested = [
@@ -184,6 +200,7 @@ def audit_index(index: SiteIndex, terms: Mapping[str, re.Pattern[str]], threshol
         test_auc=test_auc,
         test_auc_ci=test_auc_ci,
         test_labels_averaged=len(tested),
+        told=told,
     )
 
 
@@ -247,6 +264,14 @@ def _mean_area(
     areas = [area for label in labels if (area := label.area()) is not None]
     interval = mean_area_interval(labels, patient_ids, resamples=_RESAMPLES, seed=0)
     return (math.fsum(areas) / len(areas) if areas else None), interval
+
+
+def _is_surely_above(label: RankedLabel, patient_ids: Sequence[str], threshold: float) -> bool:
+    area = label.area()
+    if area is None or area <= threshold:
+        return False
+    interval = mean_area_interval([label], patient_ids, resamples=_RESAMPLES, seed=0)
+    return interval is not None and interval[0] > threshold
 
 
 def _enough_patients(labels_N: npt.NDArray[np.floating], patient_ids: Sequence[str]) -> bool:

@@ -70,7 +70,11 @@ def check_site(name: str, config: DatasetConfig, data_root: str | Path | None) -
         else:
             _check_index(check, config, root, phantom)
     except (DataError, ConfigError) as error:
-        check.problems.add(check.root, str(error).removeprefix(f"{check.root}: "))
+        where, _, what = str(error).partition(": ")
+        if where.startswith(str(check.root)):
+            check.problems.add(Path(where), what)
+        else:
+            check.problems.add(check.root, str(error))
         return check
     if phantom:
         check.notes["phantom"] = "synthetic images: nothing is published about them"

@@ -18,7 +18,7 @@ from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.known_labels import canonical_label
 from medvlmoe.data.labels import LabelSpace
-from medvlmoe.data.loaders.columns import files_below, take_down, take_down_repeated
+from medvlmoe.data.loaders.columns import files_below, take_down, take_down_empty, take_down_repeated
 from medvlmoe.data.loaders.records import Records, site_index
 from medvlmoe.data.problems import Problems
 from medvlmoe.data.split import TEST, TRAIN
@@ -58,14 +58,15 @@ def read_records(config: DatasetConfig, root: Path, problems: Problems) -> Recor
 def _read(config: DatasetConfig, root: Path, problems: Problems) -> tuple[pd.DataFrame, Records]:
     path = _table_path(root)
     table = read_table(path, (_IMAGE, _FINDINGS, _PATIENT, _AGE, _VIEW), problems=problems)
+    table = take_down_empty(problems, path, table, (_IMAGE, _PATIENT))
     table = take_down_repeated(problems, path, table, _IMAGE)
-    table["sex"] = table[_sex_column(path, table)]
+    table = table.assign(sex=table[_sex_column(path, table)])
     labels_NY = _labels(path, table, LabelSpace.known("chestxray14"), problems)
     names = table[_IMAGE].tolist()
     official = config.split == "official"
     splits = _official_splits(root, names, problems) if official else np.full(len(names), TRAIN, dtype="<U10")
     on_disk = files_below(root, ".png")
-    files = [str(on_disk.get(name, "")) for name in names]
+    files = [str(on_disk.get(name.lower(), "")) for name in names]
     ages = table[_AGE]
     records = Records(
         names=names,

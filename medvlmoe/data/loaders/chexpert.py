@@ -66,7 +66,7 @@ class _Part:
     def lateral(self) -> npt.NDArray[np.bool_]:
         """By the table, or by the file's name where the table does not say."""
         told = self.table[_SIDE].where(self.table[_SIDE] != "", self.table["file"])
-        return told.str.contains("lateral", case=False, regex=False).to_numpy(dtype=bool)
+        return np.array(["lateral" in word.lower() for word in told], dtype=bool)
 
     def views(self) -> list[str]:
         """``lateral``, ``AP``, ``PA``, or ``frontal`` for the few marked as frontal with another projection."""
@@ -154,7 +154,7 @@ def _matched(
     path: Path, table: pd.DataFrame, column: str, pattern: re.Pattern[str], shape: str, problems: Problems
 ) -> tuple[pd.DataFrame, list[tuple[str, ...]]]:
     """The rows whose path has the right shape, and its parts; the others are taken down."""
-    matches = [pattern.search(value) for value in table[column]]
+    matches = [pattern.search(value.replace("\\", "/")) for value in table[column]]  # tables written on Windows
     wrong = np.array([match is None for match in matches], dtype=bool)
     if wrong.any():
         take_down(problems, path, table, column, table[column][wrong].unique(), shape)

@@ -55,6 +55,16 @@ def take_down_repeated(problems: Problems, path: Path, table: pd.DataFrame, colu
     return table[~repeated] if repeated.any() else table
 
 
+def take_down_empty(problems: Problems, path: Path, table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """A problem for each record that lacks its image, study or patient; returns the table without them."""
+    for column in columns:
+        empty = (table[column] == "").to_numpy()
+        if empty.any():
+            problems.add(path, f"{column} is empty; complete or remove the row", table.index[empty].tolist())
+            table = table[~empty]
+    return table
+
+
 def one_hot(positions: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float32]:
     """Class positions as one-hot rows; a negative position is unknown: NaN."""
     labels_NY = np.zeros((len(positions), count), dtype=np.float32)
@@ -65,15 +75,15 @@ def one_hot(positions: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.floa
 
 
 def files_below(root: Path, suffix: str) -> dict[str, Path]:
-    """Name -> path of all files below ``root`` that end with ``suffix``, walking it once."""
+    """Name in lower case -> path of all files below ``root`` that end with ``suffix``, or ``.PNG``; walks it once."""
     found: dict[str, Path] = {}
     visited: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):  # image folders are often links to another disk
         visited.add(os.path.realpath(folder))
         folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(folder, name)) not in visited)
         for name in sorted(names):
-            if name.endswith(suffix):
-                found.setdefault(name, Path(folder, name))
+            if name.lower().endswith(suffix):
+                found.setdefault(name.lower(), Path(folder, name))
     return found
 
 

@@ -10,7 +10,14 @@ from medvlmoe.data.config import TEXT_OF_REPORTS, DatasetConfig
 from medvlmoe.data.demographics import Demographics
 from medvlmoe.data.images import ImageFiles
 from medvlmoe.data.index import NOT_ON_DISK, SiteIndex
-from medvlmoe.data.loaders.columns import label_codes, missing_images, one_hot, take_down
+from medvlmoe.data.loaders.columns import (
+    label_codes,
+    missing_images,
+    one_hot,
+    take_down,
+    take_down_empty,
+    take_down_repeated,
+)
 from medvlmoe.data.loaders.columns import splits_by_value as read_splits
 from medvlmoe.data.loaders.label_policy import resolve_uncertain
 from medvlmoe.data.loaders.manifest_file import Manifest, load_manifest
@@ -44,9 +51,10 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
         declare=f"declare its 'encoding' in {manifest.path}",
         problems=problems,
     )
-    names = [name.replace("\\", "/") for name in table[manifest.image]]  # tables written on Windows
-    if "" in names:
-        take_down(problems, path, table, manifest.image, [""], "the path of an image below the site's root")
+    table[manifest.image] = table[manifest.image].str.replace("\\", "/", regex=False)  # tables written on Windows
+    table = take_down_empty(problems, path, table, (manifest.image,))
+    table = take_down_repeated(problems, path, table, manifest.image)  # else one image may be in two splits
+    names = table[manifest.image].tolist()
     patients = table[manifest.patient].tolist() if manifest.patient else names
     files = [root / name for name in names]
     index = SiteIndex(
@@ -63,7 +71,10 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
         splits=_splits(manifest, config, path, table, problems),
         label_space=manifest.label_space,
         grayscale=False,
-        notes={"patients": "told by the table" if manifest.patient else "not told: every image is its own"},
+        notes={
+            "patients": "told by the table" if manifest.patient else "not told: every image is its own",
+            **({"labels": f"uncertain: {config.uncertain}"} if manifest.labels else {}),
+        },
     )
     present = np.array([file.exists() for file in files], dtype=bool)  # a volume may be a folder
     return index.leave_out(NOT_ON_DISK, missing_images(config, root, names, present, problems))

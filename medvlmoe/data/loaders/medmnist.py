@@ -3,9 +3,10 @@
 One image is one patient here: MedMNIST does not tell who is who.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ OPENING = {
     "pathmnist": "Hematoxylin and eosin stained colorectal tissue patch",
     "retinamnist": "Color fundus photograph, diabetic retinopathy grading",
 }
+_LARGEST = 1 << 31
 _SPLIT_NAME = {TRAIN: "train", VALIDATION: "val", TEST: "test"}
 
 
@@ -81,14 +83,10 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
     labels, arrays = _open(path)
     space = LabelSpace.known(SPACE_OF_KIND[config.kind])
     for split, values in labels.items():
-        wrong = np.flatnonzero((values < 0) | (values >= len(space)))
-        if len(wrong):
-            problems.add(
-                path,
-                f"{len(wrong)} of the {split} labels, the first in row {wrong[0]}, are not a class from 0 to "
-                f"{len(space) - 1}; is this the file of {config.kind}?",
-            )
-            values[wrong] = -1
+        for row in np.flatnonzero((values < 0) | (values >= len(space))).tolist():
+            allowed = f"a class from 0 to {len(space) - 1}; is this the file of {config.kind}?"
+            problems.add(path, f"{split} label in row {row} (from 0) is not {allowed}")
+            values[row] = -1
         shape = (len(values), config.size, config.size, 3)
         if arrays[split].shape != shape or arrays[split].dtype != np.uint8:
             found = " x ".join(map(str, arrays[split].shape))
@@ -129,13 +127,24 @@ def _open(path: Path) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, NpzRo
             absent = [key for key in wanted if key not in content.files]
             if absent:
                 raise DataError(f"{path}: no array '{absent[0]}'; is this a MedMNIST file?")
-            labels = {split: content[f"{name}_labels"].reshape(-1) for split, name in _SPLIT_NAME.items()}
+            labels = {split: _classes(path, content, f"{name}_labels") for split, name in _SPLIT_NAME.items()}
         arrays = {split: NpzRows(path, f"{name}_images") for split, name in _SPLIT_NAME.items()}
     except DataError:
         raise
     except Exception as error:  # a damaged zip raises one of many
         raise DataError(_damaged(path, error)) from error
-    return {split: values.astype(np.int64) for split, values in labels.items()}, arrays
+    return labels, arrays
+
+
+def _classes(path: Path, content: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.int64]:
+    """One class an image; -1 for a number that is none."""
+    values = content[name]
+    if values.dtype.kind not in "iufb" or values.shape not in ((len(values), 1), (len(values),)):
+        found = f"{' x '.join(map(str, values.shape))} {values.dtype}"
+        raise DataError(f"{path}: '{name}' is {found}, and should be one number an image; is this a MedMNIST file?")
+    values = values.reshape(-1)
+    whole = np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < _LARGEST)
+    return np.where(whole, values, -1).astype(np.int64)
 
 
 def _damaged(path: Path, error: Exception) -> str:

@@ -19,6 +19,9 @@ _ZIP, _UNPACKED = "mimic-cxr-reports.zip", "mimic-cxr-reports"
 class ReportStore(Protocol):
     """Reports by patient and study."""
 
+    def has(self, patient_id: str, study_id: str) -> bool:
+        """Whether there is a report."""
+
     def read(self, patient_id: str, study_id: str) -> str:
         """The whole report; empty if there is none. Raises DataError if it cannot be read."""
 
@@ -52,6 +55,10 @@ class ReportsInFolder:
     def __init__(self, files: Path) -> None:
         self._files = files
 
+    def has(self, patient_id: str, study_id: str) -> bool:
+        """See :class:`ReportStore`."""
+        return (self._files / _member(patient_id, study_id)).is_file()
+
     def read(self, patient_id: str, study_id: str) -> str:
         """See :class:`ReportStore`."""
         path = self._files / _member(patient_id, study_id)
@@ -72,6 +79,10 @@ class ReportsInZip:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ReportsInZip, (self._path,)  # an open file stays in its process
+
+    def has(self, patient_id: str, study_id: str) -> bool:
+        """See :class:`ReportStore`."""
+        return f"files/{_member(patient_id, study_id)}" in self._names
 
     def read(self, patient_id: str, study_id: str) -> str:
         """See :class:`ReportStore`."""

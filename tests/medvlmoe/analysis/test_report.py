@@ -57,5 +57,5 @@ def test_stamps_and_the_text_alone_are_on_the_page(tmp_path: Path) -> None:
     (folder / "summary.json").write_text(json.dumps(summary))
     page = write_report(folder).read_text()
     assert page.count('<p class="stamp">') == 2
-    assert "<b>LEAKY</b>: the model read text" in page and "0.710 LEAKY" in page
+    assert "<b>LEAKY</b>: the model read text" in page and "0.710 LEAKY" in page and "LEAKY</b></td>" in page
     assert "<th>text only</th>" in page and "0.934 (leaks)" in page

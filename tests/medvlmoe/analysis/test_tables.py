@@ -94,6 +94,7 @@ def test_a_leaky_number_says_so_in_its_cell_and_a_table_above_itself() -> None:
     rows = rows_of({"federated": whole, **whole["compare"]})
     assert rows[1][2:] == ["0.950 (leaks)", "0.980 [0.100, 0.900] LEAKY", "0.970 [0.100, 0.900] LEAKY",
                            "0.600 [0.100, 0.900]"]  # fmt: skip
+    assert rows[-1][-3:] == ["0.980 LEAKY", "0.970 LEAKY", "0.600"], "the mean of leaky numbers leaks too"
     first, second, *_ = markdown(rows, ["LEAKY", "SUBSET"]).splitlines()
     assert first.startswith("**LEAKY**: the model read text") and markdown(rows, ["SUBSET"]).startswith("**SUBSET**")
     assert second == ""

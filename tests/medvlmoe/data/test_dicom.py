@@ -2,11 +2,15 @@
 
 import io
 import logging
+import multiprocessing
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from pydicom import dcmread
@@ -26,6 +30,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from medvlmoe.data import dicom, dicom_helper
 from medvlmoe.data.dicom import is_dicom, read_flat
 from medvlmoe.data.images import read_image
 from medvlmoe.data.intensity import Intensity
@@ -492,3 +497,39 @@ def test_no_header_text_in_messages_or_warnings(tmp_path, caplog, capsys):
         read_flat(path, AUTOMATIC)
     everything = caplog.text + "".join(capsys.readouterr()) + str(error.value) + "".join(str(w.message) for w in caught)
     assert "Mustermann" not in everything
+
+
+def test_a_file_that_crashes_its_decoder_is_named_and_the_next_is_read(tmp_path):
+    """GDCM ends with a segmentation fault when a lossless JPEG says that its values have 149 bits."""
+    whole = Path(pydicom.__file__).parent / "data" / "test_files" / "SC_rgb_jpeg_gdcm.dcm"
+    content = bytearray(whole.read_bytes())
+    content[1358] = 149
+    damaged = tmp_path / "damaged.dcm"
+    damaged.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"damaged\.dcm: unreadable DICOM image \(.*set on_bad_image=skip") as caught:
+        read_flat(damaged, AUTOMATIC)
+    assert "\n" not in str(caught.value)
+    assert read_flat(whole, AUTOMATIC).shape == (100, 100, 3)
+
+
+def test_helpers_are_used_again_by_several_threads_and_not_by_a_forked_process(tmp_path):
+    pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    path = write_dicom(tmp_path / "a.dcm", pixels, BitsStored=12)
+    dataset = pydicom.dcmread(path)
+    dataset.compress(JPEG2000Lossless)
+    dataset.save_as(path)
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: dicom_helper.decoded_apart(path, PIXELS)[0], range(12)))
+    assert all(np.array_equal(one, pixels) for one in found)
+    idle = list(dicom_helper._POOL._idle)
+    assert 1 <= len(idle) <= 3
+    with multiprocessing.get_context("fork").Pool(1) as processes:
+        assert processes.apply(_mean_of, (path,)) == pixels.mean()
+    assert not any(helper.ended for helper in idle), "a forked process has its own and leaves ours alone"
+
+
+PIXELS = dicom.PIXEL_ELEMENTS
+
+
+def _mean_of(path: Path) -> float:
+    return float(dicom_helper.decoded_apart(path, PIXELS)[0].mean())

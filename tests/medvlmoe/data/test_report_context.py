@@ -90,6 +90,30 @@ def test_an_indication_over_several_lines():
         (" HISTORY:  Cough. There is a large effusion." + END, "History: Cough."),
         (" HISTORY:  Cough. 1. Large effusion." + END, "History: Cough."),
         (" COMPARISON:  ___ chest film. Larger effusion." + END, "Comparison: chest film."),
+        (
+            " COMPARISON:  Chest radiograph from ___ at 5:30. Interval increase." + END,
+            "Comparison: Chest radiograph from at 5:30.",
+        ),
+        (" COMPARISON:  ___ - no change." + END, ""),
+        (" COMPARISON:  None available. Tube has been advanced." + END, "Comparison: None available."),
+        (" EXAMINATION:  CHEST PORT. LINE PLACEMENT" + END, "Examination: CHEST PORT. LINE PLACEMENT."),
+        (" TECHNIQUE:  Portable. Right basal haziness." + END, "Technique: Portable."),
+        (" TECHNIQUE:  Semi-upright AP view. NG tube ends in the stomach." + END, "Technique: Semi-upright AP view."),
+        # a clinical sentence that names a finding, and a radiologist's without a verb
+        (
+            " INDICATION:  Known pneumothorax. Assess for change." + END,
+            "Indication: Known pneumothorax. Assess for change.",
+        ),
+        (" INDICATION:  Cough. Left pneumonia? Fever." + END, "Indication: Cough. Left pneumonia? Fever."),
+        (" INDICATION:  Cough. Small left effusion." + END, "Indication: Cough."),
+        (" INDICATION:  Cough. Moderate cardiomegaly, bibasilar atelectasis." + END, "Indication: Cough."),
+        (" HISTORY:  Cough. CXR today with effusion." + END, "History: Cough."),
+        (" HISTORY:  Cough. Prelim read: effusion." + END, "History: Cough."),
+        (" HISTORY:  Cough. Wet read by Dr. ___ effusion." + END, "History: Cough."),
+        (" REASON FOR THIS EXAMINATION:  Cough." + END, "Indication: Cough."),
+        (" HISTORY / INDICATION:  Cough." + END, "Indication: Cough."),
+        # a section after the conclusion counts only where there was none before it
+        (" HISTORY:  Cough." + END + " \n COMPARISON:  ___.\n \n INDICATION:  Fever.\n", "History: Cough."),
     ],
 )
 def test_what_is_kept(report, kept):
@@ -165,6 +189,50 @@ def test_studies_with_the_conclusion_elsewhere_have_no_text():
 
 def test_blanked_names_are_removed():
     assert "_" not in leak_free_context(REPORT, "1")
+
+
+SEEN = [
+    "Moderate cardiomegaly is unchanged.", "There is a small left effusion.", "Lungs are clear.", "No pneumothorax.",
+    "No acute cardiopulmonary process.", "Bibasilar atelectasis.", "Low lung volumes.", "Interval drain removal.",
+    "Endotracheal tube tip is 4 cm above the carina.", "Hyperinflated lungs compatible with COPD.", "Emphysema.",
+    "Healed right rib fractures.", "Sternotomy wires are intact.", "Streaky opacities, most likely atelectasis.",
+    "Patchy right middle lobe opacity concerning for infection.", "Pacemaker leads are in standard position.",
+    "Nasogastric tube courses below the diaphragm.", "Tracheostomy in place.", "Normal chest radiograph.",
+    "Little overall change.", "Subcutaneous emphysema along the left chest wall.", "Scoliosis.", "Probable effusions.",
+    "Blunting of the left costophrenic angle.", "Dobbhoff tube coiled in the esophagus.", "Granuloma in the apex.",
+    "As compared to the previous radiograph, the opacities have decreased.", "Worsening multifocal pneumonia.",
+]  # fmt: skip
+BODIES = {
+    "INDICATION": "___ year old man with cough.", "HISTORY": "Shortness of breath.", "CLINICAL HISTORY": "S/p fall.",
+    "REASON FOR EXAM": "Please evaluate for infection.", "TECHNIQUE": "PA and lateral views of the chest.",
+    "COMPARISON": "___.", "EXAMINATION": "CHEST (PORTABLE AP)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("heading", BODIES)
+@pytest.mark.parametrize("place", ["{body} {seen}", "{body}\n {seen}", "{body}\n \n {seen}", "{body}\n   {seen}"])
+def test_what_radiologists_write_never_comes_out_wherever_it_stands(heading, place):
+    body = BODIES[heading]
+    alone = leak_free_context(f" {heading}:  {body}{END}", "1")
+    for seen in SEEN:
+        text = place.format(body=body, seen=seen)
+        kept = leak_free_context(f" {heading}:  {text}\n \n IMPRESSION:  {seen}\n", "1")
+        assert kept in (alone, ""), seen
+        assert leak_free_context(f" {seen}\n {heading}:  {body}\n \n FINDINGS:  {seen}\n", "1") == alone
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "___F with new onset atrial fibrillation. Please assess for cardiomegaly", "Cough. Question pneumonia",
+        "Status post line placement. Check PICC tip position", "History of CHF, now hypoxic. Rule out pulmonary edema",
+        "Known right pleural effusion. Follow up after thoracentesis", "Fever. Right lower lobe crackles",
+        "Preoperative. No prior history of heart disease", "Fall. Left chest wall pain. Rule out rib fracture",
+        "___M s/p CABG with chest tubes // ?ptx", "Hypoxia. Small pneumothorax on prior film", "Altered mental status",
+    ],
+)  # fmt: skip
+def test_what_clinicians_write_stays(text):
+    assert leak_free_context(f" INDICATION:  {text}{END}", "1") == f"Indication: {text.replace('___', '')}."
 
 
 MARKERS = st.lists(

@@ -98,3 +98,24 @@ def test_missing_and_damaged_files(tmp_path):
 def test_a_wrongly_declared_encoding_is_named(tmp_path):
     with pytest.raises(DataError, match=r"neither UTF-8 .* nor ascii"):
         table(tmp_path, "a\nMüller\n".encode("cp1252"), encoding="ascii")
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_line_and_not_the_rest(tmp_path):
+    rows = [f"{number},{'x' * 30}\n" for number in range(6000)]  # more than the csv module takes in one cell
+    rows[3] = f'3,"{rows[3]}'
+    for last in (6000, 10):
+        problems = Problems()
+        content = "a,b\n" + "".join(rows[:last])
+        read = table(tmp_path, content.encode(), problems=problems)
+        assert read["a"].tolist() == [str(number) for number in range(last) if number != 3]
+        assert read.index.tolist() == [line for line in range(2, last + 2) if line != 5]
+        assert [next(problem.each()) for problem in problems.found] == [
+            f"{tmp_path / 'table.csv'} line 5: a quote that opens here is never closed; close or remove it"
+        ]
+
+
+def test_a_quoted_header_over_columns_that_it_splits(tmp_path):
+    """``"OriginalImage[Width,Height]"`` of ChestX-ray14 in quotes still stands for two columns."""
+    read = table(tmp_path, b'a,"size[x,y]",b\n1,10,20,2\n', "a", "b")
+    assert read.to_dict("list") == {"a": ["1"], "size[x": ["10"], "y]": ["20"], "b": ["2"]}
+    assert table(tmp_path, b'a,"size[x,y]"\n1,2\n')["size[x,y]"].tolist() == ["2"]

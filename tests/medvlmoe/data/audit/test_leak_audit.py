@@ -55,8 +55,8 @@ def site(texts: list[str], labels_NY: np.ndarray, space: LabelSpace = SPACE, ima
     )  # fmt: skip
 
 
-def audited(index: SiteIndex, threshold: float = 0.65) -> LeakAudit:
-    return audit_index(index, label_terms(index.label_space.labels, {}), threshold)
+def audited(index: SiteIndex, threshold: float = 0.65, label_threshold: float = 0.95) -> LeakAudit:
+    return audit_index(index, label_terms(index.label_space.labels, {}), threshold, label_threshold)
 
 
 def words_and_labels(count: int, accuracy: float, seed: int = 0) -> tuple[list[str], np.ndarray]:
@@ -118,6 +118,22 @@ def test_above_the_threshold_but_not_surely():
     refuse_leak(found)
     assert replace(found, auc_ci=(0.66, 0.8)).verdict == LEAKS
     assert replace(found, auc_ci=(0.66, 0.8), threshold=0.75).verdict == PASSES
+
+
+def test_one_label_that_is_told_leaks_though_the_mean_hides_it():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, (300, 8))
+    texts = [
+        f"{'yes' if row[3] else 'no'} {word}x"
+        for row, word in zip(labels, random.choice(list("abcdefgh"), 300), strict=True)
+    ]
+    space = LabelSpace.single("mine", "multilabel", list("ABCDEFGH"))
+    found = audited(site(texts, labels, space))
+    assert found.auc < 0.65 and found.told == ("D",) and found.verdict == LEAKS
+    with pytest.raises(LeakError, match=r"threshold 0\.65\), and gives away D: it leaks them"):
+        refuse_leak(found)
+    assert numbers_leak(found.to_numbers()) and not any("D" in name for name in found.to_numbers())
+    assert audited(site(texts, labels, space), label_threshold=1.0).verdict == PASSES
 
 
 def test_a_leak_is_refused_in_one_line_with_number_threshold_and_mend():
@@ -222,6 +238,7 @@ def test_words_are_those_of_five_patients():
         ({"action": "no"}, "leak_audit.action=no: use one of fail, warn, skip"),
         ({"threshold": 0.3}, "leak_audit.threshold=0.3: use an AUC"),
         ({"threshold_mimic_cxr": 2}, "threshold_mimic_cxr=2"),
+        ({"threshold_label": 2}, "threshold_label=2"),
     ],
 )
 def test_mistakes_in_the_configuration(values, message):

@@ -166,3 +166,18 @@ def test_links_to_image_folders_are_followed_and_circles_end(make_nih, tmp_path)
 def test_there_are_no_reports(make_nih):
     with pytest.raises(ConfigError, match="chestxray14 has no reports"):
         make_nih(text="report", allow_label_leak=True)
+
+
+def test_image_files_in_capitals(make_nih, tmp_path):
+    config = make_nih()
+    for path in tmp_path.rglob("*.png"):
+        path.rename(path.with_suffix(".PNG"))
+    assert len(load_index(config)) == 60
+
+
+def test_a_row_without_its_patient_is_named(make_nih, tmp_path):
+    config = make_nih()
+    path = tmp_path / "Data_Entry_2017_v2020.csv"
+    path.write_text(path.read_text().replace(",1,21,M", ",,21,M"))
+    with pytest.raises(DataError, match=r"csv line 2: Patient ID is empty; .* \(and \d+ more such rows"):
+        load_index(config)

@@ -235,3 +235,21 @@ def test_every_malformed_row_is_counted(make_chexpert, tmp_path):
     path.write_text("\n".join([*lines, lines[2]]))
     with pytest.raises(DataError, match=r"line 42: Path 'CheXpert.*' is there twice.* \(and 2 more such rows"):
         load_index(config)
+
+
+def test_tables_written_on_windows(make_chexpert, tmp_path):
+    config = make_chexpert()
+    before = load_index(config)
+    for path in (tmp_path / "CheXpert-v1.0-small").glob("*.csv"):
+        header, _, rows = path.read_text().partition("\n")
+        rows = "\r\n".join(row.partition(",")[0].replace("/", "\\") + row[row.index(",") :] for row in rows.split("\n"))
+        path.write_bytes(f"\ufeff{header}\r\n{rows}\r\n".encode())
+    assert load_index(config).images.paths == before.images.paths
+
+
+def test_a_table_whose_every_row_is_malformed(make_chexpert, tmp_path):
+    config = make_chexpert()
+    path = tmp_path / "CheXpert-v1.0-small/train.csv"
+    path.write_text(path.read_text().replace("/patient", "/subject"))
+    with pytest.raises(DataError, match=r"line 2: Path is 'CheXpert.*subject00001.*\(and 39 more such rows"):
+        load_index(config)

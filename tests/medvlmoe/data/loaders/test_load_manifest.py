@@ -276,3 +276,11 @@ def test_a_redacted_note_has_no_sentence_that_names_a_label(make_manifest, manif
 def test_mistakes_in_the_synonyms(make_manifest, synonyms, message):
     with pytest.raises(ConfigError, match=message):
         load_index(make_manifest(synonyms=synonyms))
+
+
+def test_an_image_that_is_there_twice_is_named(make_manifest, manifest_rows):
+    """With another patient's name it could be trained on and tested on."""
+    rows = manifest_rows()
+    config = make_manifest([*rows, {**rows[3], "patient": "P99", "file": rows[3]["file"].replace("/", "\\")}])
+    with pytest.raises(DataError, match=r"csv line 62: file 'images/003\.png' is there twice"):
+        load_index(config)

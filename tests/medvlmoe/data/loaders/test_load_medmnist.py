@@ -47,7 +47,9 @@ def test_split_by_patient_pools_and_cuts_images(make_medmnist):
 def test_mistakes_are_named(make_medmnist, tmp_path, build):
     with pytest.raises(DataError, match=r"pathmnist_128.npz: no such file"):
         load_index(DatasetConfig(kind="pathmnist", root=str(tmp_path), size=128))
-    with pytest.raises(DataError, match="8 of the train labels, the first in row 5, are not a class from 0 to 4"):
+    with pytest.raises(
+        DataError, match=r"train label in row 5 \(from 0\) is not a class from 0 to 4.* \(and 11 more such rows"
+    ):
         load_index(make_medmnist("retinamnist", classes=9))
     with pytest.raises(DataError, match="all 20 training records have the class"):
         load_index(make_medmnist(classes=1))
@@ -64,3 +66,22 @@ def test_mistakes_are_named(make_medmnist, tmp_path, build):
     path.write_bytes(whole[:place] + b"\x00" * 20 + whole[place + 20 :])
     with pytest.raises(DataError, match=r"not a whole \.npz file"):
         build(config, "test")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.full((20, 1), 1.5), "train label in row 0"),
+        (np.full((20, 1), np.nan), "train label in row 0"),
+        (np.array([["a"]] * 20), "'train_labels' is 20 x 1 <U1"),
+        (np.zeros((20, 9), dtype=np.uint8), "'train_labels' is 20 x 9 uint8"),
+        (np.zeros((19, 1), dtype=np.uint8), "the train images are 20 x 28 x 28 x 3 uint8, and should be 19 x"),
+    ],
+)
+def test_labels_of_another_kind(make_medmnist, tmp_path, labels, message):
+    config = make_medmnist()
+    with np.load(tmp_path / "pathmnist.npz") as content:
+        arrays = {**content, "train_labels": labels}
+    np.savez(tmp_path / "pathmnist.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        load_index(config)

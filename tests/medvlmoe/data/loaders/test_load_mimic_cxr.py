@@ -64,11 +64,15 @@ def test_text_modes(make_mimic):
     assert "Large effusion" in load_index(make_mimic(text="report", allow_label_leak=True)).texts[0]
 
 
-def test_reports_are_optional(make_mimic, tmp_path):
+def test_reports_are_optional_and_their_absence_is_told(make_mimic, tmp_path, caplog):
     config = make_mimic()
+    assert load_index(config).notes["reports"] == "30 of 30 studies looked at have one" and not caplog.text
     for path in tmp_path.glob("files/p10/*/*.txt"):
         path.unlink()
-    assert load_index(config).texts[0] == "Chest radiograph, PA view."
+    index = load_index(config)
+    assert index.texts[0] == "Chest radiograph, PA view."
+    assert index.notes["reports"] == "0 of 30 studies looked at have one"
+    assert "none of 30 studies has a report, so that the text is the view alone; set reports_root" in caplog.text
 
 
 def test_missing_table_and_images(make_mimic, tmp_path):
@@ -189,3 +193,21 @@ def test_only_reports_of_the_wanted_split_are_read_and_each_once(make_mimic, mon
     assert sorted(read) == sorted({f"s{study}" for study in dataset.study_ids})
     assert len(dataset) == 10
     assert len(index) == 58
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        # an image without a view would be left out as not frontal, and nobody would know
+        ("metadata", "PA3,10000003,50000003,PA", "", r"split\.csv\.gz line 8: dicom_id is not in .*metadata\.csv\.gz"),
+        ("split", "PA3,50000003,10000003", "PA3,50000003,", r"split\.csv\.gz line 8: subject_id is empty"),
+        ("chexpert", "10000003,50000003", "10000003,", r"chexpert\.csv\.gz line 5: study_id is empty"),
+        ("chexpert", "10000003,50000003", "10000004,50000003", r"chexpert\.csv\.gz line 5: subject_id is not that of"),
+    ],
+)
+def test_tables_that_do_not_fit_together(make_mimic, tmp_path, name, old, new, message):
+    config = make_mimic()
+    path = tmp_path / f"mimic-cxr-2.0.0-{name}.csv.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).decode().replace(old, new).encode()))
+    with pytest.raises(DataError, match=message):
+        load_index(config)
