@@ -12,6 +12,7 @@ from medvlmoe.errors import ConfigError
 # BioGPT's order of special tokens; every sequence starts with END, as BioGPT's do.
 BEGIN, PAD, END, UNKNOWN = 0, 1, 2, 3
 _FIRST_BYTE = 4
+_SPECIAL_PIECES = frozenset({"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"})  # of a BERT
 
 
 class Tokenizer(Protocol):
@@ -79,6 +80,9 @@ class BertTokenizer:
         from transformers import BertTokenizerFast as Pretrained
 
         try:
+            missing = _SPECIAL_PIECES.difference((folder / "vocab.txt").read_text(encoding="utf-8").split())
+            if missing:  # transformers would add them, with numbers that no weights know
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
             self._tokenizer = Pretrained.from_pretrained(str(folder))
             self.mask_token = int(self._tokenizer.mask_token_id)
         except Exception as error:

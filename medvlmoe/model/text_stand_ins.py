@@ -33,4 +33,5 @@ class NullToken(nn.Module):
 
     def forward(self, input_ids_BL: Tensor) -> Tensor:
         """Token states, shape (B, L, T), all alike."""
-        return self.vector.expand(*input_ids_BL.shape, -1)
+        # A copy, not a view: without gradients a view of a parameter still says that it needs one.
+        return self.vector.repeat(*input_ids_BL.shape, 1)

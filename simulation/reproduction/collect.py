@@ -103,6 +103,9 @@ def _protocol(config: ReproductionConfig) -> dict[str, Any]:
         "augment": config.data.augment,
         "seeds": config.seed_list(),
         "baseline_backbone": config.backbone,
+        "baseline_image_weights": config.baseline.image.weights or "random",
+        "baseline_text_weights": config.baseline.text.weights or "random",
+        "pretraining_epochs": config.baseline.pretraining.epochs,
         "text_at_test": config.text_at_test,
         **{key: training[key] for key in kept},
     }

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import traceback
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Worker:
 
 def _work(connection: Connection, level: int, threads: int | None) -> None:
     _die_with_the_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends this one
     if threads is not None:
         torch.set_num_threads(threads)
     while True:

@@ -89,6 +89,19 @@ def protocol_words(results: Results) -> str:
     )
 
 
+def baseline_words(results: Results) -> str:
+    """One sentence on the baselines' encoders, first stage and text."""
+    p = results.protocol
+    sentence = f"Baselines: {p['pretraining_epochs']} epochs of stage A; "
+    if p["baseline_backbone"] != "shared":
+        sentence += (
+            f"published encoders from weights: image {p['baseline_image_weights']}, text {p['baseline_text_weights']}; "
+        )
+    if p["text_at_test"] == "concat":
+        return sentence + "all read the text at test time."
+    return sentence + "all but BioBERT-VQA see the image alone at test time, as published."
+
+
 def number(value: float | None, digits: int = 1) -> str:
     """A number with a real minus sign; a dash for none."""
     return "-" if value is None else f"{value:.{digits}f}".replace("-", "−")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from medvlmoe.data.batch import Batch
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import save_tensors
 from medvlmoe.model import (
@@ -21,7 +22,7 @@ from medvlmoe.model import (
     empty_model,
 )
 from medvlmoe.model.ablations import ABLATIONS, PAPER_ABLATIONS, ablation_named
-from medvlmoe.model.costs import parameters_by_group
+from medvlmoe.model.costs import measure_cost, parameters_by_group
 from medvlmoe.model.groups import expert_index, parameter_group
 
 DIM, EXPERTS, LABELS, WORDS, TEXT_WIDTH = 16, 6, 5, 260, 32
@@ -89,6 +90,8 @@ def test_every_variant_trains_and_its_parameters_have_groups(name: str) -> None:
     config = ABLATIONS[name].apply(FULL)
     output = model(*inputs())
     (output.logits_BY.square().sum() + output.auxiliary_loss).backward()
+    cost = measure_cost(model, [Batch(*(part[:1] for part in inputs()), torch.zeros(1, LABELS), ["p"], ["s"])])
+    assert cost.parameters == size(model) and 0 < cost.active <= cost.parameters and cost.flops > 0
     groups = {parameter_group(parameter) for parameter, _ in model.named_parameters()}
     experts = {expert_index(group) for group in groups} - {None}
     assert experts == set(range(config.expert_count))

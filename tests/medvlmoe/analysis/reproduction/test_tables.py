@@ -28,7 +28,8 @@ PROTOCOL = {
     "model": "tiny", "image_size": 32, "backbone": "test_resnet", "vision_weights": "random", "text_weights": "random",
     "augment": False, "seeds": [0, 1], "baseline_backbone": "shared", "text_at_test": "none", "epochs": 2,
     "batch_size": 32, "encoder_learning_rate": 1e-3, "head_learning_rate": 1e-3, "weight_decay": 0.05,
-    "warmup_epochs": 1.0, "patience": 15, "precision": "float32",
+    "warmup_epochs": 1.0, "patience": 15, "precision": "float32", "pretraining_epochs": 5,
+    "baseline_image_weights": "random", "baseline_text_weights": "random",
 }  # fmt: skip
 SPACE = LabelSpace.single("test", "multilabel", ["effusion", "oedema"])
 PAIRS1 = [("nih", FULL), ("nih", "convirt"), ("retina", FULL), ("retina", "convirt")]
