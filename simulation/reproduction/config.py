@@ -17,7 +17,7 @@ class ReproductionConfig(RunConfig):
     Attributes:
         protocol: name of the preset (``preset=tiny|small|paper`` chooses it with all it sets).
         seeds: how many seeds (0, 1, …), or a list of them.
-        models: models of the grid; empty: those of the table or figure.
+        models: models of the grid beside the whole one, each in the table that it belongs to; empty: all of them.
         datasets: names in ``data.sites``; empty: those of the table or figure.
         backbone: encoders of the baselines: ``shared`` (MedVLMoE's own, the fair comparison; their names then end
             with ``_shared``), ``published``, or ``both``.

@@ -88,6 +88,9 @@ def pairs_of(config: ReproductionConfig, artefact: str) -> list[tuple[str, str]]
         raise ConfigError(f"datasets: no '{unknown[0]}' in data.sites; there are {', '.join(config.data.sites)}")
     if not config.data.sites:
         raise ConfigError("no data sets: choose data=phantom, data=benchmarks or data=real")
+    taken = [name for name in config.data.sites if name in (JOINT, JOINT_NEUTRAL)]
+    if taken:
+        raise ConfigError(f"data.sites: '{taken[0]}' stands for all sites together in the grid; rename the site")
     for name in config.models:
         grid_model(name)
     everything = list(config.data.sites)
@@ -95,10 +98,10 @@ def pairs_of(config: ReproductionConfig, artefact: str) -> list[tuple[str, str]]
         return [(JOINT, FULL), (JOINT_NEUTRAL, FULL)]
     if artefact == TABLE2:
         datasets = config.datasets or _radiographs(config.data.sites) or everything[:1]
-        models = [name for name in config.models if name == FULL or name in ABLATIONS] or list(ABLATIONS)
+        models = [name for name in config.models or ABLATIONS if name in ABLATIONS]
     else:
         datasets = config.datasets or everything
-        chosen = [name for name in config.models if name not in ABLATIONS] or list(BASELINES)
+        chosen = [name for name in config.models or BASELINES if name not in ABLATIONS]
         models = with_backbones(chosen, config.backbone)
     return [(dataset, model) for dataset in datasets for model in dict.fromkeys([FULL, *models])]
 

@@ -8,9 +8,11 @@ from medvlmoe.analysis.figures.style import save_figure
 from medvlmoe.analysis.reproduction.entries import entries_of
 from medvlmoe.analysis.reproduction.figure2_cells import figure2_cells
 from medvlmoe.analysis.reproduction.footnotes import FIGURE2_NOTE
+from medvlmoe.analysis.reproduction.paper_values import SHARED
 from medvlmoe.analysis.reproduction.render import write_document
 from medvlmoe.analysis.reproduction.results import Results
 from medvlmoe.analysis.reproduction.tables import table1, table2
+from medvlmoe.model.ablations import FULL
 from simulation.reproduction.config import ReproductionConfig
 from simulation.reproduction.plan import FIGURE2, FIGURE3, TABLE1, TABLE2, Plan, pairs_of
 from simulation.reproduction.routing import routing_panels
@@ -30,9 +32,13 @@ def write_artefact(name: str, config: ReproductionConfig, plan: Plan, results: R
     if name in _TABLES:
         return write_document(_TABLES[name](results, pairs_of(config, name)), results.root)
     if name == FIGURE2:
-        cells = figure2_cells(entries_of(results, TABLE1, pairs_of(config, name)))
-        numbers = figure2_numbers(cells, FIGURE2_NOTE)
-        return save_figure(draw_figure2(cells, FIGURE2_NOTE), results.root / name, numbers)
+        # Six models as in the paper: with both kinds of encoders the baselines are shown with ours, the fair ones.
+        shared = config.backbone != "published"
+        pairs = [pair for pair in pairs_of(config, name) if pair[1] == FULL or pair[1].endswith(SHARED) == shared]
+        encoders = "MedVLMoE's own" if shared else "their published"
+        note = f"Baselines with {encoders} encoders. {FIGURE2_NOTE}"
+        cells = figure2_cells(entries_of(results, TABLE1, pairs or pairs_of(config, name)))
+        return save_figure(draw_figure2(cells, note), results.root / name, figure2_numbers(cells, note))
     assert name == FIGURE3
     panels = routing_panels(plan)
     shown = min(panels)

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 from medvlmoe.analysis.figures.figure2 import OVER_PATIENTS, OVER_SEEDS, Figure2Cell
 from medvlmoe.analysis.reproduction.entries import Entry
-from medvlmoe.analysis.reproduction.paper_values import BENCHMARKS
+from medvlmoe.analysis.reproduction.paper_values import BENCHMARKS, SHARED, TITLES
 
 
 def figure2_cells(entries: Sequence[Entry]) -> list[Figure2Cell]:
-    """One cell an entry; the interval is over seeds, and over patients where there is one seed only."""
+    """One cell an entry; the interval is over seeds, and over patients where there is one seed only.
+
+    A baseline goes by its short name, so that the entries must have it with one kind of encoders only.
+    """
     return [_cell(entry, _names(entries)[entry.dataset]) for entry in entries]
 
 
@@ -28,7 +31,7 @@ def _cell(entry: Entry, name: str) -> Figure2Cell:
         (low, high), over = entry.patients, OVER_PATIENTS
     return Figure2Cell(
         dataset=name,
-        model=entry.title,
+        model=TITLES.get(entry.model.removesuffix(SHARED), entry.title),
         auc=_share(entry.auc),
         low=_share(low),
         high=_share(high),

@@ -59,6 +59,12 @@ def test_what_is_needed_comes_along(phantom_root: Path) -> None:
     assert ("chestxray14", "single_ffn") not in plan.pairs
 
 
+def test_a_model_is_in_the_table_that_it_belongs_to(phantom_root: Path) -> None:
+    config = configured(phantom_root, "models=[single_ffn,gloria]", "datasets=[retinamnist]")
+    assert pairs_of(config, "table1") == [("retinamnist", FULL), ("retinamnist", "gloria_shared")]
+    assert pairs_of(config, "table2") == [("retinamnist", FULL), ("retinamnist", "single_ffn")]
+
+
 def test_a_seed_of_everything_comes_before_the_next_seed(phantom_root: Path) -> None:
     plan = make_plan(configured(phantom_root, "seeds=[5,2]", "datasets=[pathmnist,retinamnist]"), ["figure2"])
     seeds = [cell.seed for cell in plan.cells]
