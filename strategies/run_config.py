@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from medvlmoe.data.config import DataConfig
 from medvlmoe.errors import ConfigError
 from medvlmoe.model.config import MedVLMoEConfig
+from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.run_folder import OutputConfig
 from medvlmoe.training.config import TrainingConfig
 from strategies.config import FederationConfig, StrategyConfig
@@ -48,6 +49,7 @@ class RunConfig:
         training: optimizer, schedule, precision.
         strategy: merge rule and wire format.
         federation: the round loop.
+        privacy: differential privacy of records, of hospitals, or none.
         simulation: engine on one machine.
         output: where results go.
     """
@@ -64,6 +66,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
