@@ -43,7 +43,7 @@ def no_run_folder(tmp_path: Path) -> bool:
         (["+data.sites.south={root:south}"], ["'data.sites.south.kind'", "needed"]),
         (["+data.sites.south={kind:manifest,root:süd}"], ["süd", "single quotes"]),
         (["+data.sites.south={kind:manifest,root:nowhere}"], ["site south", "nowhere: no such folder"]),
-        (["model=giant"], ["no model 'giant'", "paper, small, tiny"]),
+        (["model=giant"], ["no model 'giant'", "paper, paper_lora, small, tiny"]),
         (["data=none"], ["no sites", "docs/manifest.md"]),
         (["data=nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["federation.rounds"], ["'federation.rounds'", "key=value"]),

@@ -69,7 +69,10 @@ def test_withheld_metrics_are_missing_and_nothing_else(tmp_path: Path, phantom_r
     federate(tmp_path, phantom_root, policy)
     for line in rounds(tmp_path):
         retina, chest = (line["sites"][name] for name in ("retinamnist", "chestxray14"))
-        assert set(retina) == {"outcome", "examples", "routed_samples", "update_norms", "train_loss"}
+        # A stamp leaves whatever the policy says: it speaks of the data's kind, and a result must not lose it.
+        assert set(retina) == {
+            "outcome", "examples", "routed_samples", "update_norms", "train_loss", "stamp/PHANTOM"
+        }  # fmt: skip
         assert chest["outcome"] == "merged" and all(count == 0 or count >= 8 for count in chest["routed_samples"])
     summary = read_json(tmp_path / "run" / "summary.json")
     assert summary["sites"]["retinamnist"]["auc"] is None and summary["sites"]["retinamnist"]["n"] == 0
