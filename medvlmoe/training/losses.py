@@ -65,9 +65,7 @@ def label_loss(
     return total
 
 
-def record_losses(
-    logits_BY: Tensor, labels_BY: Tensor, space: LabelSpace, ordinal: str = "cross_entropy"
-) -> Tensor:
+def record_losses(logits_BY: Tensor, labels_BY: Tensor, space: LabelSpace, ordinal: str = "cross_entropy") -> Tensor:
     """The loss of each record as if it were a batch of its own; float32, shape (B,).
 
     :func:`label_loss` divides by counts of the whole batch, so a record would change the weight of the others.

@@ -3,7 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import medvlmoe.model  # noqa: F401  # before timm
+
+# isort: split
 import torch
+from timm.models import build_model_with_cfg, register_model
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from medvlmoe.data.batch import Batch
@@ -27,9 +32,19 @@ SPACE = LabelSpace.of(
 )
 IMAGE_SIZE = 32
 
+__all__ = ["tiny_private_vit"]
+
+
+@register_model
+def tiny_private_vit(pretrained: bool = False, **options: object) -> nn.Module:
+    """As CLIP's: a norm before the blocks; with a scale on each block, as newer ones have."""
+    sizes = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "pre_norm": True, "init_values": 0.1}
+    options.pop("pretrained_cfg", None)
+    return build_model_with_cfg(VisionTransformer, "tiny_private_vit", **{"pretrained": False, **sizes, **options})
+
 
 def tiny_model(
-    backbone: str = "vit_tiny_patch16_224",
+    backbone: str = "tiny_private_vit",
     moe: Mapping[str, object] | None = None,
     fusion: Mapping[str, object] | None = None,
     vision: Mapping[str, object] | None = None,
@@ -38,10 +53,20 @@ def tiny_model(
     config = MedVLMoEConfig(
         name="test",
         vision=VisionConfig(**{"backbone": backbone, "image_size": IMAGE_SIZE, **(vision or {})}),  # type: ignore[arg-type]
-        text=TextConfig(**{
-            "tokenizer": "byte", "vocabulary_size": 260, "max_tokens": 12, "hidden_size": 16, "layers": 2, "heads": 2,
-            "feed_forward_size": 24, "max_positions": 16, "dropout": 0.0, **(text or {}),
-        }),  # type: ignore[arg-type]  # fmt: skip
+        text=TextConfig(
+            **{
+                "tokenizer": "byte",
+                "vocabulary_size": 260,
+                "max_tokens": 12,
+                "hidden_size": 16,
+                "layers": 2,
+                "heads": 2,
+                "feed_forward_size": 24,
+                "max_positions": 16,
+                "dropout": 0.0,
+                **(text or {}),
+            }
+        ),  # type: ignore[arg-type]  # fmt: skip
         fusion=FusionConfig(**{"dim": 8, "residual": True, "max_text_positions": 16, **(fusion or {})}),  # type: ignore[arg-type]
         moe=MoEConfig(**{"experts": 4, "top_k": 2, "balance_alpha": 0.0, **(moe or {})}),  # type: ignore[arg-type]
     )
@@ -55,9 +80,8 @@ def tiny_model(
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "vit": lambda: tiny_model(),
-    "clip_vit": lambda: tiny_model("vit_base_patch16_clip_224", vision={"trainable_blocks": 1}),
+    "last_block": lambda: tiny_model(vision={"trainable_blocks": 1}),
     "resnet": lambda: tiny_model("test_resnet"),
-    "efficientnet": lambda: tiny_model("test_efficientnet"),
     "dense": lambda: tiny_model("test_resnet", moe={"experts": 3, "top_k": 3}),
     "top1": lambda: tiny_model("test_resnet", moe={"experts": 3, "top_k": 1}),
     "tokens": lambda: tiny_model("test_resnet", moe={"unit": "token"}),
@@ -107,7 +131,8 @@ def rows_of(batch: Batch, rows: list[int]) -> Batch:
     return replace(
         batch,
         **{
-            name: getattr(batch, name)[rows] for name in ("image_BCHW", "input_ids_BL", "attention_mask_BL", "labels_BY")
+            name: getattr(batch, name)[rows]
+            for name in ("image_BCHW", "input_ids_BL", "attention_mask_BL", "labels_BY")
         },
         patient_ids=[batch.patient_ids[row] for row in rows],
         study_ids=[batch.study_ids[row] for row in rows],

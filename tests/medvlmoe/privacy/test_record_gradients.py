@@ -60,6 +60,17 @@ def test_every_gradient_is_that_of_the_record_alone(name: str, training: bool) -
         assert names - sums.keys() <= idle
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_grouped_convolutions(flat: bool) -> None:
+    """Against plain autograd of the whole batch: at 1 x 1 pixels this network's norms magnify the last bit."""
+    model = tiny_model("test_efficientnet").eval()
+    batch = make_batch(model, ROWS)
+    output = model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)
+    expected = gradients(model, record_losses(output.logits_BY, batch.labels_BY, SPACE).sum())
+    found = dict(watched(model, batch, flat=flat).weighted_sum(torch.ones(ROWS)))
+    assert all(close(found[name], gradient) for name, gradient in expected.items() if gradient.any())
+
+
 def test_shared_matrices_are_one_gradient_a_record() -> None:
     """The norm is that of the sum over both directions, not of the two separately."""
     model = tiny_model("test_resnet")
