@@ -9,26 +9,27 @@ parameter groups, bounds ``C_b``, and a public constant D, the number of hospita
     theta'_b    = theta_b + (total_b + sigma_b * xi) / D,    xi ~ N(0, 1),    sigma_b = z * C_b * sqrt(B)
 
 **Sensitivity.** Let two federations differ by one site t, whatever it sends and whatever its weights are. Every other
-site's clipped change and weight are functions of that site's data and of ``theta`` only, and D is a constant, so the two
-totals differ by exactly ``a_t * clipped_t``. Weights in [0, 1] shrink every coordinate, hence
+site's clipped change and weight are functions of that site's data and of ``theta`` only, and D is a constant, so the
+two totals differ by exactly ``a_t * clipped_t``. Weights in [0, 1] shrink every coordinate, hence
 ``||a_t clipped_t,b|| <= ||clipped_t,b|| <= C_b`` for every block. After dividing block b by ``sigma_b``, the difference
-has a norm of at most ``sqrt(sum_b C_b^2 / sigma_b^2) = sqrt(B / (z^2 B)) = 1 / z``: the release is the Gaussian mechanism
-with noise multiplier z. Dividing by D and adding ``theta`` is post-processing.
+has a norm of at most ``sqrt(sum_b C_b^2 / sigma_b^2) = sqrt(B / (z^2 B)) = 1 / z``: the release is the Gaussian
+mechanism with noise multiplier z. Dividing by D and adding ``theta`` is post-processing.
 
 **Why not the weighted mean.** ``sum_s w_s theta_s / sum_s w_s`` has no such bound: its denominator depends on the site.
-One site that holds an expert alone moves it by its whole change whatever its weight, and adding a site with a large weight
-takes the weight of all others away. So the denominator here is public. The price: an expert that one of D hospitals uses
-moves by a D-th of what that hospital asks for. A noised denominator would cost budget for every expert and label, and at
-the size of hospital federations it would be mostly noise.
+A site that holds an expert alone moves it by its whole change whatever its weight, and adding a site with a large
+weight takes the weight of all others away. So the denominator here is public. The price: an expert that one of D
+hospitals uses moves by a D-th of what that hospital asks for. A noised denominator would cost budget for every expert
+and label, and at the size of hospital federations it would be mostly noise.
 
 **Experts that nobody used** get noise like all others: kept bytes would tell that nobody used them.
 
 **Adaptive bounds** (Andrew et al. 2021, arXiv 1905.03871): each site also adds, by block, +1/2 or -1/2 for whether its
 change was below the bound. Adding or removing a site changes these B numbers by ``sqrt(B) / 2`` in L2, so noise of
-standard deviation ``q`` on each is a Gaussian mechanism with multiplier ``2 q / sqrt(B)``, accounted beside the model's.
+standard deviation ``q`` on each is a Gaussian mechanism with multiplier ``2 q / sqrt(B)``, accounted beside that of
+the model.
 
-The bound holds for real numbers; rounding in float32 and the discreteness of floating-point noise (Mironov 2012) are not
-covered.
+The bound holds for real numbers; rounding in float32 and the discreteness of floating-point noise (Mironov 2012) are
+not covered.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -9,6 +9,7 @@ from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.run_folder import OutputConfig
 from medvlmoe.training.config import TrainingConfig
 from strategies.config import FederationConfig, StrategyConfig
+from strategies.privacy_rules import refuse_contradictions
 
 MODES = ("federated", "centralized", "local", "yardstick")
 ENGINES = ("in_process", "ray")
@@ -74,3 +75,4 @@ class RunConfig:
         for mode in (self.mode, *self.compare):
             if mode not in MODES:
                 raise ConfigError(f"mode '{mode}': choose among {', '.join(MODES)}")
+        refuse_contradictions(self.mode, self.privacy, self.training, self.federation)

@@ -23,6 +23,8 @@ class ClientLevelConfig:
         noise_multiplier: standard deviation of the noise, in units of the bound.
         target_epsilon: solved for the noise before the run instead of ``noise_multiplier``.
         delta: probability that the guarantee fails.
+        weight_cap: a hospital's weight (examples, routed samples of an expert, known labels) counts in full from here
+            on and in proportion below; ``None``: hospitals weigh alike wherever they weigh at all.
         target_quantile: adaptive: share of the updates that shall stay below the bound.
         quantile_rate: adaptive: step of the bound's logarithm a round.
         quantile_noise: adaptive: standard deviation of the noise on the count of updates below the bound.
@@ -34,6 +36,7 @@ class ClientLevelConfig:
     noise_multiplier: float | None = None
     target_epsilon: float | None = None
     delta: float = 1e-5
+    weight_cap: float | None = None
     target_quantile: float = 0.5
     quantile_rate: float = 0.2
     quantile_noise: float = 1.0
@@ -47,6 +50,8 @@ class ClientLevelConfig:
         _check_noise("client.", self.noise_multiplier, self.target_epsilon)
         _share("client.delta", self.delta)
         _share("client.target_quantile", self.target_quantile)
+        if self.weight_cap is not None:
+            _above_zero("client.weight_cap", self.weight_cap)
 
 
 @dataclass(kw_only=True)
