@@ -4,6 +4,7 @@ Shapes: N routed units (samples, or image tokens), F fused width 2d, K experts, 
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ class RoutingDecision(NamedTuple):
         probabilities_BK: R(F) = softmax(W_r F), float32.
         expert_index_BJ: chosen experts, most probable first.
         expert_weight_BJ: their weights, float32; they sum to 1 when renormalised.
+        logits_BK: W_r F, float32.
 
     With ``moe.unit=token`` the first dimension runs over the image tokens of all samples.
     """
@@ -26,6 +28,7 @@ class RoutingDecision(NamedTuple):
     probabilities_BK: Tensor
     expert_index_BJ: Tensor
     expert_weight_BJ: Tensor
+    logits_BK: Tensor | None = None
 
 
 class Expert(nn.Sequential):
@@ -50,6 +53,8 @@ class SparseMoE(nn.Module):
         routed_samples_K: units sent to each expert in training mode since the last reset (int64, not in checkpoints).
         sum_counts: set while several processes compute one batch: adds up their counts per expert, so that balance
             loss and ``routed_samples_K`` are those of the whole batch; ``None`` for one process.
+        row_scope: set while the gradient of every record is taken: a context for the calls of a layer whose rows are
+            the units of these numbers, out of so many; ``None`` otherwise.
     """
 
     routed_samples_K: Tensor
@@ -66,6 +71,7 @@ class SparseMoE(nn.Module):
         self.experts = nn.ModuleList(Expert(width, hidden_size or width) for _ in range(config.experts))
         self.register_buffer("routed_samples_K", torch.zeros(config.experts, dtype=torch.int64), persistent=False)
         self.sum_counts: Callable[[Tensor], Tensor] | None = None
+        self.row_scope: Callable[[Tensor, int], AbstractContextManager[None]] | None = None
 
     def forward(self, fused_NF: Tensor) -> tuple[Tensor, Tensor, RoutingDecision]:
         """Route, run the experts, combine.
@@ -87,7 +93,8 @@ class SparseMoE(nn.Module):
 
     def _route(self, fused_NF: Tensor) -> RoutingDecision:
         # Half precision flips close decisions, and the loss of a flip is not small.
-        with torch.autocast(fused_NF.device.type, enabled=False):
+        every_unit_N = torch.arange(len(fused_NF), device=fused_NF.device)
+        with torch.autocast(fused_NF.device.type, enabled=False), self._rows(every_unit_N, len(fused_NF)):
             logits_NK = self.router(fused_NF.float())
         probabilities_NK = logits_NK.softmax(-1)
         choice_NK = logits_NK.detach()
@@ -97,17 +104,25 @@ class SparseMoE(nn.Module):
         weight_NJ = probabilities_NK.gather(-1, index_NJ)
         if self.renormalise:
             weight_NJ = weight_NJ / weight_NJ.sum(-1, keepdim=True)
-        return RoutingDecision(probabilities_NK, index_NJ, weight_NJ)
+        return RoutingDecision(probabilities_NK, index_NJ, weight_NJ, logits_NK)
 
     def _run_experts(self, fused_NF: Tensor, routing: RoutingDecision, counts_K: Tensor) -> Tensor:
         units, width = fused_NF.shape
         order = routing.expert_index_BJ.flatten().argsort(stable=True)
         copies = fused_NF.unsqueeze(1).expand(units, self.top_k, width).reshape(-1, width)
         chunks = copies[order].split(counts_K.tolist())
-        outputs = [expert(chunk) for expert, chunk in zip(self.experts, chunks, strict=True) if len(chunk)]
+        units_of_chunks = (order // self.top_k).split(counts_K.tolist())
+        outputs = []
+        for expert, chunk, unit_R in zip(self.experts, chunks, units_of_chunks, strict=True):
+            if len(chunk):
+                with self._rows(unit_R, units):
+                    outputs.append(expert(chunk))
         # Undo the sort and add the J outputs of a unit in a fixed order; index_add_ is not deterministic on GPUs.
         output_NJF = torch.cat(outputs)[order.argsort()].view(units, self.top_k, width)
         return (output_NJF * routing.expert_weight_BJ.unsqueeze(-1)).sum(1)
+
+    def _rows(self, unit_R: Tensor, units: int) -> AbstractContextManager[None]:
+        return nullcontext() if self.row_scope is None else self.row_scope(unit_R, units)
 
 
 def balance_sum(probabilities_NK: Tensor, counts_K: Tensor) -> Tensor:
