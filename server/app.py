@@ -116,7 +116,7 @@ def summarize(
         "rounds": rounds,
         "sites": sites,
         "mean_auc": sum(defined) / len(defined) if defined else None,
-        "stamps": stamps.in_order(stamp for entry in sites.values() for stamp in entry["stamps"]),
+        "stamps": stamps.in_order([*model_stamps, *(stamp for entry in sites.values() for stamp in entry["stamps"])]),
         "seconds": round(seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
     }
