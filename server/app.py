@@ -84,6 +84,9 @@ def _run(loop: RoundLoop, config: RunConfig, folder: RunFolder) -> dict[str, Any
         raise QuorumError(f"no site could evaluate the final model, {folder.checkpoints / 'final.safetensors'}")
     summary = summarize(config, metrics_by_site, loop.state.round, folder.seconds(), loop.state.stamps)
     summary |= loop.privacy.summary(loop.state)
+    for metrics in metrics_by_site.values():
+        loop.privacy.note_metrics(metrics)
+    loop.privacy.write_statement(loop.state, list(loop.roster.nodes))
     folder.write_summary(summary)
     return summary
 

@@ -38,6 +38,7 @@ class PrivacyBook:
     ) -> None:
         self.config = config
         self.client = client
+        self._measured = False
         self._file = folder / "privacy.md"
         self._sizes: dict[str, int] = {}
         if client is not None:
@@ -98,6 +99,8 @@ class PrivacyBook:
             What the round's line in ``rounds.jsonl`` says of client-level privacy: nothing without.
         """
         for site, part in record.merged.items():
+            if self.measures:
+                self.note_metrics(part.metrics)
             cost = RecordCost.of_numbers(part.metrics)
             if cost is not None:
                 state.record_costs[site] = cost.to_numbers()
@@ -107,11 +110,20 @@ class PrivacyBook:
         state.client_privacy = self.client.to_dict()
         return {"client_privacy": {"epsilon": self.client.epsilon(), "delta": self.client.config.delta, "bounds": used}}
 
+    def note_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Numbers that a hospital sent: the statement has to say whether any are of validation or test records."""
+        self._measured |= any(name.endswith("auc") for name in metrics)
+
     def write_statement(self, state: ServerState, sites: Sequence[str]) -> None:
         """Write ``privacy.md``, unless the run has no differential privacy."""
         if self.config.mode != "none":
             text = privacy_statement(
-                self.config, self._client_cost(), _costs(state), server_round=state.round, sites=sites
+                self.config,
+                self._client_cost(),
+                _costs(state),
+                server_round=state.round,
+                sites=sites,
+                measured=self._measured or bool(state.auc_by_round),
             )
             write_text(self._file, text)
 

@@ -76,6 +76,7 @@ def privacy_statement(
     *,
     server_round: int,
     sites: Sequence[str],
+    measured: bool,
 ) -> str:
     """The text of ``privacy.md``.
 
@@ -85,6 +86,7 @@ def privacy_statement(
         records: cost of record-level privacy as the hospitals last reported it.
         server_round: rounds finished.
         sites: every hospital of the federation.
+        measured: whether metrics of validation or test records reached the run.
     """
     parts = [f"# Privacy statement\n\nDifferential privacy `{config.mode}`, after round {server_round}."]
     if config.covers_records:
@@ -92,7 +94,7 @@ def privacy_statement(
     if client is not None:
         parts.append(_client_part(config, client))
     parts.append(_MEANING)
-    parts.append(_not_covered(config))
+    parts.append(_not_covered(config, measured))
     return "\n\n".join(parts) + "\n"
 
 
@@ -164,13 +166,13 @@ that factor is 2.7, for 3 it is 20, for 8 it is 2981: a large epsilon only limit
 runs on the same data. The figures are upper bounds, rounded up."""
 
 
-def _not_covered(config: PrivacyConfig) -> str:
+def _not_covered(config: PrivacyConfig, measured: bool) -> str:
     released = (
-        "**Metrics were released** (`privacy.release_evaluation=true`): AUC, accuracy and loss of the validation and "
-        "test records left without noise."
+        "**Metrics were released**: AUC, accuracy and loss of validation or test records are in this folder, "
+        "without noise."
     )
     lines = [
-        released if config.release_evaluation else "Metrics: the run released none of validation or test records.",
+        released if measured else "Metrics: the run has none of validation or test records.",
         "Names of the hospitals and of their labels, stamps of their data, and who took part in which round.",
         "The number of training records, which follows from the sampling rate.",
         "What frozen or pretrained weights have seen before: they came from outside.",

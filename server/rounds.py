@@ -67,7 +67,6 @@ class RoundLoop:
         """Run the rounds that are left, then choose the model that the run ends with."""
         while self._wants_a_round():
             self._run_round(self.state.round + 1)
-        self.privacy.write_statement(self.state, list(self.roster.nodes))
         if self.privacy.measures and self.state.round not in self.state.auc_by_round:
             self._note_auc(self.state.round, self._validate())
             self.checkpoints.save_state(self.state)

@@ -43,7 +43,7 @@ def test_the_run_says_what_it_cost_and_keeps_nothing_of_a_single_hospital(tmp_pa
     assert state_of(tmp_path)["auc_by_round"] == {}
     statement = (tmp_path / "run" / "privacy.md").read_text()
     assert f"| {-(-client['epsilon'] * 100 // 1) / 100:.2f} | 1e-05 | 2 | 2 | 3 |" in statement
-    assert "every single hospital's contribution" in statement and "Metrics: the run released none" in statement
+    assert "every single hospital's contribution" in statement and "Metrics: the run has none" in statement
 
 
 def test_every_expert_is_noised_also_those_that_nobody_used(tmp_path: Path) -> None:
@@ -149,11 +149,14 @@ COST = RecordCost(
 
 def test_the_statement_names_every_hospital_what_it_spent_and_who_has_not_reported() -> None:
     config = PrivacyConfig(mode="record", target_epsilon=3.0)
-    text = privacy_statement(config, None, {"north": COST}, server_round=4, sites=["north", "south"])
+    text = privacy_statement(config, None, {"north": COST}, server_round=4, sites=["north", "south"], measured=False)
     assert "| north | 2.51 | 1e-05 | 0.50 | 6 | 1.1 | 0.05 | 40 | 1 | noise multiplier 8 |" in text
     assert "| south | not reported |" in text
     assert "every single image of a hospital" in text and "single hospital's" not in text
-    assert "That a hospital took part" in text
+    assert "That a hospital took part" in text and "Metrics were released" not in text
+    assert "Metrics were released" in privacy_statement(
+        config, None, {"north": COST}, server_round=4, sites=["north"], measured=True
+    )
     entry = summarize_privacy(config, None, {"north": COST})
     assert entry["unit"] == "image" and entry["hospitals"]["north"]["epsilon"] == 2.501
 

@@ -77,6 +77,13 @@ def test_an_adaptive_bound_converges_to_the_quantile_of_the_norms(quantile: floa
     assert share_below == pytest.approx(quantile, abs=0.05)
 
 
+@pytest.mark.parametrize(("cap", "share"), [(None, 1.0), (4.0, 0.25), (0.5, 1.0)])
+def test_a_weight_counts_up_to_its_cap(cap: float | None, share: float) -> None:
+    merge = privacy(weight_cap=cap, max_update_norm=100.0).merge({"vision.w": torch.zeros(2)})
+    merge.add({"vision.w": torch.ones(2)}, FULL.of)
+    torch.testing.assert_close(merge.totals()["vision.w"], torch.full((2,), share))
+
+
 def test_a_fixed_bound_stays() -> None:
     ours = privacy()
     merge = ours.merge({"vision.w": torch.zeros(2)})
