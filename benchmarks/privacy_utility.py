@@ -8,7 +8,7 @@ the same command goes on.
 ``recipe=frozen`` keeps both encoders as they are initialised, so that few parameters get noise.
 """
 
-import subprocess
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -17,19 +17,24 @@ from typing import Any
 from medvlmoe.analysis.comparison import markdown
 from medvlmoe.analysis.table import t_interval
 from medvlmoe.files import read_json
+from simulation.command import simulate
 
 DELTA = 1e-4
 COMMON = ("model=tiny", "data=real", "~data.sites.covid", "~data.sites.idrid", "data.augment=false",
           "model.moe.balance_alpha=0", "training.precision=float32", "training.patience=0", "federation.select=last",
-          "federation.keep_optimizer_state=true")  # fmt: skip
+          "federation.keep_optimizer_state=true", "training.bootstrap_resamples=10")  # fmt: skip
 # Large batches: the noise is added once a batch. Few rounds for the server's noise, which is added once a round.
 BY_MODE = {
-    "record": ("training.batch_size=128", "training.warmup_epochs=0", "federation.rounds=6"),
+    "record": ("training.batch_size=128", "training.warmup_epochs=0", "federation.rounds=3"),
     "client": ("training.batch_size=64", "federation.rounds=3", "federation.local_epochs=2"),
 }
 BY_RECIPE = {
     "all": (),
-    "frozen": ("model.vision.trainable_blocks=0", "model.text.trainable_blocks=0"),
+    "frozen": (
+        "model.vision.trainable_blocks=0",
+        "model.text.trainable_blocks=0",
+        "training.head_learning_rate=5e-3",
+    ),
 }
 
 
@@ -41,11 +46,11 @@ def overrides_of(mode: str, epsilon: str) -> list[str]:
     return [f"privacy={mode}", f"{of}target_epsilon={epsilon}", f"{of}delta={DELTA}", "privacy.release_evaluation=true"]
 
 
-def run(name: str, command: list[str], output: Path) -> dict[str, Any]:
+def run(name: str, overrides: list[str], output: Path) -> dict[str, Any]:
     summary = output / name / "summary.json"
     if not summary.exists():
-        command = [*command, f"output.root={output}", f"output.name={name}", "resume=true"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        with contextlib.redirect_stdout(sys.stderr):  # its own table
+            simulate([*overrides, f"output.root={output}", f"output.name={name}", "resume=true"])
     return read_json(summary)
 
 
@@ -67,8 +72,8 @@ def main() -> None:
     seeds, epsilons = given.get("seeds", "0,1,2").split(","), given.get("epsilons", "inf,8,3,1").split(",")
     output = Path(given.get("output", "runs/privacy_utility"))
     end = time.monotonic() + 60 * float(given.get("minutes", "9"))
-    program = [str(Path(sys.executable).with_name("medvlmoe")), "simulate", f"data.root={given['data.root']}",
-               f"data.cache={output / 'cache'}", *COMMON, *BY_MODE[mode], *BY_RECIPE[recipe]]  # fmt: skip
+    common = [f"data.root={given['data.root']}", f"data.cache={output / 'cache'}", *COMMON, *BY_MODE[mode],
+              *BY_RECIPE[recipe]]  # fmt: skip
     found: dict[str, list[dict[str, Any]]] = {epsilon: [] for epsilon in epsilons}
     left: list[str] = []
     for seed in seeds:  # all epsilons of a seed first: a table can be read early
@@ -77,7 +82,7 @@ def main() -> None:
             if time.monotonic() > end and not (output / name / "summary.json").exists():
                 left.append(name)
                 continue
-            found[epsilon].append(run(name, [*program, f"seed={seed}", *overrides_of(mode, epsilon)], output))
+            found[epsilon].append(run(name, [*common, f"seed={seed}", *overrides_of(mode, epsilon)], output))
     sites = sorted({site for runs in found.values() for summary in runs for site in summary["sites"]})
     rows = [["target epsilon", "spent", "seeds", *sites, "mean of sites"]]
     for epsilon, runs in found.items():
