@@ -219,6 +219,7 @@ class RoundLoop:
             model=self.model.config_for_sites(),
             label_space=self.model.label_space,
             training=self.config.training,
+            privacy=self.config.privacy,
             frozen_sums=self.model.frozen_sums,
             splits=splits,
             intervals=intervals,

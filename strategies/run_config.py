@@ -9,7 +9,7 @@ from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.run_folder import OutputConfig
 from medvlmoe.training.config import TrainingConfig
 from strategies.config import FederationConfig, StrategyConfig
-from strategies.privacy_rules import refuse_contradictions
+from strategies.privacy_rules import refuse_contradictions, refuse_uncovered_records
 
 MODES = ("federated", "centralized", "local", "yardstick")
 ENGINES = ("in_process", "ray")
@@ -76,3 +76,6 @@ class RunConfig:
             if mode not in MODES:
                 raise ConfigError(f"mode '{mode}': choose among {', '.join(MODES)}")
         refuse_contradictions(self.mode, self.privacy, self.training, self.federation)
+        refuse_uncovered_records(
+            [self.mode, *self.compare], self.privacy, self.training, self.federation, self.model, self.devices
+        )

@@ -77,6 +77,8 @@ class PrivacyConfig:
             the number of records.
         release_evaluation: let metrics of the validation and test records leave without noise. They are not covered
             by the guarantee.
+        repeatable_noise: make batches and noise from the run's seed, in simulations only. Whoever knows the seed can
+            subtract such noise, so nothing is protected; a hospital never does it, whatever the server asks.
         client: settings of client-level privacy.
     """
 
@@ -92,6 +94,7 @@ class PrivacyConfig:
     router_z_loss: float = 0.0
     counts_noise: float | None = None
     release_evaluation: bool = False
+    repeatable_noise: bool = False
     client: ClientLevelConfig = field(default_factory=ClientLevelConfig)
 
     def __post_init__(self) -> None:

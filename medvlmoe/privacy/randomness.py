@@ -1,8 +1,8 @@
 """Random numbers that nobody outside may know: which records are in a batch, and the noise.
 
 The seed of a run is the server's: noise made from it could be subtracted again. At a hospital these numbers therefore
-start from 256 bits of the operating system, are made anew for every epoch, and are neither kept nor sent. torch's own CPU
-generator would not do: it keeps 32 bits of its seed, few enough to try them all.
+start from 256 bits of the operating system, are made anew for every epoch, and are neither kept nor sent. torch's own
+CPU generator would not do: it keeps 32 bits of its seed, few enough to try them all.
 """
 
 import secrets

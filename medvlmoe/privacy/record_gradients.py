@@ -138,7 +138,7 @@ class RecordGradients(TorchFunctionMode):
         """One part a parameter: the norm of a record is that of the sum over all uses of the parameter."""
         if len(parts) > 1:
             if all(part.records_U is None for part in parts) and len({type(part) for part in parts}) == 1:
-                parts[:] = [parts[0].joined(parts[1:])]
+                parts[:] = [parts[0].joined(parts[1:])]  # type: ignore[arg-type]
             else:
                 parts[:] = [_Direct(None, _dense(parameter, parts, self._records))]
         return parts

@@ -76,10 +76,8 @@ def record_losses(logits_BY: Tensor, labels_BY: Tensor, space: LabelSpace, ordin
     for block in space.blocks:
         columns = space.columns(block)
         known_BC = ~labels_BY[:, columns].isnan()
-        if block.exclusive:
-            terms_B = known_BC.all(dim=1).to(total_B.dtype)
-        else:
-            terms_B = known_BC.sum(dim=1).to(total_B.dtype)
+        counted_B = known_BC.all(dim=1) if block.exclusive else known_BC.sum(dim=1)
+        terms_B = counted_B.to(total_B.dtype)
         entries_B = _row_terms(logits_BY[:, columns], labels_BY[:, columns], block, ordinal)
         total_B = total_B + entries_B / terms_B.clamp(min=1)
         blocks_B = blocks_B + (terms_B > 0)

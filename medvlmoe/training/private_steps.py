@@ -132,7 +132,7 @@ class PrivateSteps:
         factor_B = (self.config.max_grad_norm / norms_B.clamp(min=self.config.max_grad_norm)).to(norms_B.dtype)
         for name, total in gradients.weighted_sum(factor_B):
             sums[name] = sums[name] + total if name in sums else total
-        return float((loss_B + router_B).sum()), float(router_B.sum())
+        return (loss_B + router_B).sum().item(), router_B.sum().item()
 
     def set_gradients(self, model: nn.Module, sums: dict[str, Tensor], plan: SamplingPlan, stream: Stream) -> None:
         """The step's gradients: (clipped sum + one draw of noise) / records of a batch on average."""
@@ -163,17 +163,31 @@ def refuse_what_is_not_private(model: nn.Module, training: TrainingConfig, preci
                 "nothing; use model.vision.normalisation=group, or another backbone"
             )
         if isinstance(module, SparseMoE) and module.balance_factor > 0:
-            raise ConfigError(
-                "privacy: the load-balancing loss multiplies means over the batch, so one record changes the gradient "
-                "of all others and clipping bounds nothing; set model.moe.balance_alpha=0 (privacy.router_z_loss and "
-                "model.moe.router_noise act on each record alone)"
-            )
-    if precision != "float32":
+            refuse_balance_loss()
+    refuse_settings(training, precision, devices)
+
+
+def refuse_balance_loss() -> None:
+    """Raise the ConfigError of a load-balancing loss under record-level privacy."""
+    raise ConfigError(
+        "privacy: the load-balancing loss multiplies means over the batch, so one record changes the gradient of all "
+        "others and clipping bounds nothing; set model.moe.balance_alpha=0 (privacy.router_z_loss and "
+        "model.moe.router_noise act on each record alone)"
+    )
+
+
+def refuse_settings(training: TrainingConfig, precision: str, devices: int | str) -> None:
+    """The part of :func:`refuse_what_is_not_private` that needs no model; ``auto`` precision is let pass.
+
+    Raises:
+        ConfigError: with the reason and the mend.
+    """
+    if precision not in ("float32", "auto"):
         raise ConfigError(
             f"privacy: training.precision={precision}: rounding to 16 bits happens after a gradient was bounded, and "
             "float16's loss scale leaves steps out by what the data do; use training.precision=float32"
         )
-    if devices > 1:
+    if devices != 1:
         raise ConfigError(
             f"privacy: devices={devices}: clipping and noise are not built for several devices; use devices=1"
         )

@@ -160,6 +160,24 @@ class Trainer:
             min_patients=min_patients,
         )
 
+    def routed_records(self, dataset: BatchSource) -> Tensor:
+        """Records that each expert gets in evaluation mode, each record counted once; float64, shape (K,).
+
+        With ``moe.unit=token`` a record counts at an expert by the share of its tokens that go there. Needs a model
+        with experts.
+        """
+        batches = ordered_batches(range(len(dataset)), self.config.batch_size)
+        total_K = torch.zeros(0, dtype=torch.float64)
+        with own_random_state(self.device), _mode(self.model, training=False), torch.inference_mode():
+            for batch in load_batches(dataset, batches, self.config.workers):
+                batch = batch.to(self.device)
+                routing = self.model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL).routing
+                units = len(routing.expert_index_BJ) // len(batch)
+                chosen_K = routing.expert_index_BJ.flatten().bincount(minlength=routing.probabilities_BK.shape[1])
+                share_K = chosen_K.double().cpu() / units
+                total_K = share_K if len(total_K) == 0 else total_K + share_K
+        return total_K
+
     def fit(
         self,
         train: BatchSource,

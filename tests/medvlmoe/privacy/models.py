@@ -66,7 +66,7 @@ def tiny_model(
                 "dropout": 0.0,
                 **(text or {}),
             }
-        ),  # type: ignore[arg-type]  # fmt: skip
+        ),
         fusion=FusionConfig(**{"dim": 8, "residual": True, "max_text_positions": 16, **(fusion or {})}),  # type: ignore[arg-type]
         moe=MoEConfig(**{"experts": 4, "top_k": 2, "balance_alpha": 0.0, **(moe or {})}),  # type: ignore[arg-type]
     )

@@ -139,10 +139,15 @@ class Escaping(nn.Module):
 
 @pytest.mark.parametrize("how", ["product", "turned", "added", "sequence", "indexed", "norm", "attention"])
 def test_a_use_without_a_rule_is_refused(how: str) -> None:
-    model = Escaping(how)
-    with pytest.raises(ConfigError, match="privacy: "), RecordGradients(model, 4) as records:
-        model(torch.randn(4, 4)).sum().backward()
+    model, inputs = Escaping(how), torch.randn(4, 4)
+
+    def watch() -> None:
+        with RecordGradients(model, 4) as records:
+            model(inputs).sum().backward()
         records.finish()
+
+    with pytest.raises(ConfigError, match="privacy: "):
+        watch()
 
 
 def test_the_model_is_as_before_afterwards() -> None:

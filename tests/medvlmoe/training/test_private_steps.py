@@ -176,7 +176,8 @@ def test_a_step_without_a_record_is_taken_with_noise() -> None:
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     result = trainer.train_epoch(Records(make_batch(model, 3)), 0)
     assert result.steps == 3
-    assert all((tensor != before[name]).all() for name, tensor in model.named_parameters() if tensor.requires_grad)
+    for name, tensor in model.named_parameters():
+        assert not tensor.requires_grad or (tensor != before[name]).float().mean() > 0.9, name
 
 
 def test_batches_are_poisson_samples() -> None:
