@@ -187,6 +187,10 @@ def _not_covered(config: PrivacyConfig, measured: bool) -> str:
         lines.append(
             "Anything against the server, which sees each update as it is; `privacy.mode=both` protects from it."
         )
+    if config.repeatable_noise:
+        lines.insert(
+            0, "**Everything** (`privacy.repeatable_noise=true`): a simulation's noise follows from the run's seed."
+        )
     return "## What is not covered\n\n" + "\n".join(f"- {line}" for line in lines)
 
 

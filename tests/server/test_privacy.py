@@ -161,6 +161,12 @@ def test_the_statement_names_every_hospital_what_it_spent_and_who_has_not_report
     assert entry["unit"] == "image" and entry["hospitals"]["north"]["epsilon"] == 2.501
 
 
+def test_noise_that_follows_from_a_seed_is_said_to_protect_nothing() -> None:
+    config = PrivacyConfig(mode="record", target_epsilon=3.0, repeatable_noise=True)
+    text = privacy_statement(config, None, {"north": COST}, server_round=4, sites=["north"], measured=False)
+    assert "- **Everything** (`privacy.repeatable_noise=true`)" in text
+
+
 def test_reported_costs_reach_the_state_and_the_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import server.privacy_book as book
 
