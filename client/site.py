@@ -1,6 +1,7 @@
 """What a site does with a request: train the received model on its own data, or evaluate it."""
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -12,8 +13,11 @@ import torch
 from client.config import SiteConfig
 from client.facts import audit_numbers, data_facts
 from client.policy.disclosure import check_cohort, released_labels, released_metrics, released_routes
+from client.privacy import RoundPrivacy, evaluation_may_leave, noised_counts, open_round, plain_counts
 from client.resident import SPLITS, own_label_space, resident_dataset, resident_model
 from client.state import RoundTensors
+from medvlmoe import stamps
+from medvlmoe.data import SiteDataset
 from medvlmoe.model import AnyMedVLMoE
 from medvlmoe.training import Trainer
 from medvlmoe.training.config import TrainingConfig
@@ -21,6 +25,8 @@ from medvlmoe.training.evaluation import Evaluation
 from medvlmoe.training.predictions import save_predictions
 from strategies.exchange import exchanged_tensors, load_exchanged
 from strategies.messages import Metric, RoundConfig, SiteIntroduction, SiteUpdate
+
+logger = logging.getLogger(__name__)
 
 
 def introduce(site: SiteConfig) -> SiteIntroduction:
@@ -41,19 +47,22 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
 
     Raises:
         LeakError: the site's text leaks its labels.
-        PolicyRefusalError: too few examples or patients.
+        PolicyRefusalError: too few examples or patients, or the privacy budget is spent.
     """
     label_space, policy = request.label_space, site.policy
     train_set = resident_dataset(site, "train", label_space, request.model)
     check_cohort(policy, train_set)
+    privacy = open_round(site, request, len(train_set)) if request.privacy.covers_records else None
     text_numbers = audit_numbers(site, request.run)
-    trainer, model = _trainer(site, request, tensors)
+    trainer, model = _trainer(site, request, tensors, privacy)
     states = RoundTensors(Path(site.folder), request.run, "optimizer")
     if request.keep_optimizer_state:
         trainer.load_optimizer_tensors(states.before(request.round))
 
     validation_set = resident_dataset(site, "validation", label_space, request.model)
-    validation = trainer.evaluate(validation_set, intervals=False, min_patients=policy.min_cell)
+    validation = None
+    if privacy is None or (request.privacy.release_evaluation and evaluation_may_leave(site, request.privacy)):
+        validation = trainer.evaluate(validation_set, intervals=False, min_patients=policy.min_cell)
     model.reset_routed_samples()
     observed_labels_Y = torch.zeros(len(label_space.labels), dtype=torch.float64)
     loss, steps, started = 0.0, 0, time.monotonic()
@@ -62,23 +71,34 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
         observed_labels_Y += result.observed_labels_Y
         loss = result.mean_loss
         steps += result.steps
-    training_metrics: dict[str, Metric] = {
-        "train_loss": loss,
-        "train_steps": float(steps),
-        "train_seconds": round(time.monotonic() - started, 3),
-        "left_out": float(sum(train_set.left_out.values())),
-    }
+    training_metrics: dict[str, Metric] = {"train_steps": float(steps)}
+    if privacy is None:
+        training_metrics |= {
+            "train_loss": loss,
+            "train_seconds": round(time.monotonic() - started, 3),
+            "left_out": float(sum(train_set.left_out.values())),
+        }
     if request.keep_optimizer_state:
         states.save(request.round, trainer.optimizer_tensors())
+    if privacy is None:
+        routed_samples_K = released_routes(policy, model.routed_samples().double(), request.local_epochs)
+        observed_labels_Y = released_labels(policy, observed_labels_Y, train_set)
+    else:
+        logger.info("site %s: training loss %.4f (stays here)", site.name, loss)
+        routed_samples_K, observed_labels_Y = _private_counts(site, request, trainer, train_set, privacy)
+        privacy.budget.charge(request.run, request.round, privacy.released)  # before anything can leave
+    cost: dict[str, Metric] = {} if privacy is None else {**privacy.cost.to_numbers()}
+    validation_metrics = {} if validation is None else _metrics(validation, "validation_")
     return SiteUpdate(
         round=request.round,
         tensors=exchanged_tensors(model),
         examples=float(len(train_set)),
-        routed_samples_K=released_routes(policy, model.routed_samples().double(), request.local_epochs),
-        observed_labels_Y=released_labels(policy, observed_labels_Y, train_set),
+        routed_samples_K=routed_samples_K,
+        observed_labels_Y=observed_labels_Y,
         metrics=released_metrics(policy, training_metrics, train_set)
-        | released_metrics(policy, _metrics(validation, "validation_"), validation_set)
-        | released_metrics(policy, data_facts(site, text_numbers, train_set.left_out), train_set),
+        | released_metrics(policy, validation_metrics, validation_set)
+        | _facts(site, request, text_numbers, train_set)
+        | cost,
     )
 
 
@@ -95,17 +115,51 @@ def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch
         if split not in SPLITS:
             raise ValueError("a split that does not exist")
         dataset = resident_dataset(site, split, request.label_space, request.model)
+        kept_here = site.predictions is not None and split == "test"
+        if not kept_here and not evaluation_may_leave(site, request.privacy):
+            metrics |= _facts(site, request, text_numbers, dataset)
+            continue
         predictions = trainer.score(dataset)
-        if site.predictions is not None and split == "test":
-            save_predictions(Path(site.predictions) / f"{site.name}.safetensors", predictions)
-        found = trainer.judge(predictions, intervals=request.intervals, min_patients=site.policy.min_cell)
-        metrics |= released_metrics(site.policy, _metrics(found, f"{split}/"), dataset)
-        metrics |= released_metrics(site.policy, data_facts(site, text_numbers, dataset.left_out), dataset)
+        if kept_here:
+            save_predictions(Path(str(site.predictions)) / f"{site.name}.safetensors", predictions)
+        if evaluation_may_leave(site, request.privacy):
+            found = trainer.judge(predictions, intervals=request.intervals, min_patients=site.policy.min_cell)
+            metrics |= released_metrics(site.policy, _metrics(found, f"{split}/"), dataset)
+        metrics |= _facts(site, request, text_numbers, dataset)
     return metrics
 
 
+def _facts(
+    site: SiteConfig, request: RoundConfig, text_numbers: dict[str, float], dataset: SiteDataset
+) -> dict[str, Metric]:
+    """Facts about the data that may leave; under record-level privacy the stamps alone: the audit is of the records."""
+    facts = data_facts(site, text_numbers, dataset.left_out)
+    if not evaluation_may_leave(site, request.privacy):
+        facts = {name: value for name, value in facts.items() if name in stamps.to_numbers(stamps.MEANINGS)}
+    return released_metrics(site.policy, facts, dataset)
+
+
+def _private_counts(
+    site: SiteConfig, request: RoundConfig, trainer: Trainer, train_set: SiteDataset, privacy: RoundPrivacy
+) -> tuple[torch.Tensor, torch.Tensor]:
+    known_Y = torch.zeros(len(request.label_space), dtype=torch.bool)
+    known_Y[request.label_space.positions_of(own_label_space(site))] = True
+    moe, epochs = request.model.moe, request.local_epochs
+    if privacy.steps.config.counts_noise is None:
+        return plain_counts(len(train_set), epochs, moe.experts, moe.top_k, known_Y)
+    return noised_counts(
+        privacy,
+        trainer.routed_records(train_set),
+        (~train_set.labels_NY.isnan()).sum(0),
+        known_Y,
+        top_k=moe.top_k,
+        epochs=epochs,
+        epoch=request.round * epochs - 1,
+    )
+
+
 def _trainer(
-    site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor]
+    site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor], privacy: RoundPrivacy | None = None
 ) -> tuple[Trainer, AnyMedVLMoE]:
     """The received model and what trains it."""
     model = resident_model(site, request)
@@ -118,6 +172,7 @@ def _trainer(
         device=site.device,
         devices=site.devices,
         total_epochs=request.rounds * request.local_epochs,
+        private_steps=None if privacy is None else privacy.steps,
     )
     return trainer, model
 

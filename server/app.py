@@ -17,11 +17,13 @@ from medvlmoe.data.known_labels import SUBSETS
 from medvlmoe.errors import QuorumError
 from medvlmoe.files import copy_file
 from medvlmoe.logs import show_progress
+from medvlmoe.model.groups import parameter_group
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from server.global_model import GlobalModel
 from server.roster import Roster
 from server.rounds import RoundLoop
 from strategies import build_strategy
+from strategies.client_level import ClientLevelPrivacy
 from strategies.messages import Metric
 from strategies.run_config import RunConfig
 
@@ -54,11 +56,13 @@ def run_federation(grid: Grid, config: RunConfig) -> dict[str, Any]:
         model = GlobalModel.to_resume(config.model, label_space)
     else:
         model = GlobalModel.initial(config.model, label_space, config.seed)
+    privacy = _client_level(config, model, len(roster.nodes))
     strategy = build_strategy(
         config.strategy,
         expert_count=config.model.expert_count,
         label_count=len(label_space.labels),
         quorum=config.federation.quorum or len(roster.nodes),
+        privacy=privacy,
     )
     # The folder comes last: a mistake found above leaves nothing behind.
     folder = RunFolder.open(config.output, name, to_mapping(config), resume=config.resume)
@@ -76,13 +80,29 @@ def _run(loop: RoundLoop, config: RunConfig, folder: RunFolder) -> dict[str, Any
     loop.run()
     copy_file(loop.model_file(), folder.checkpoints / "final.safetensors")
     loop.status.phase("testing")
-    metrics_by_site = loop.evaluate(("test",))
-    if not metrics_by_site:
+    metrics_by_site = loop.evaluate(("test",)) if loop.privacy.measures else {}
+    if not metrics_by_site and loop.privacy.measures:
         raise QuorumError(f"no site could evaluate the final model, {folder.checkpoints / 'final.safetensors'}")
     summary = summarize(config, metrics_by_site, loop.state.round, folder.seconds(), loop.state.stamps)
+    summary |= loop.privacy.summary(loop.state)
+    for metrics in metrics_by_site.values():
+        loop.privacy.note_metrics(metrics)
+    loop.privacy.write_statement(loop.state, list(loop.roster.nodes))
     folder.write_summary(summary)
     write_cards(folder.path)
     return summary
+
+
+def _client_level(config: RunConfig, model: GlobalModel, connected: int) -> ClientLevelPrivacy | None:
+    if not config.privacy.covers_hospitals:
+        return None
+    return ClientLevelPrivacy(
+        config.privacy.client,
+        groups=[parameter_group(name) for name in model.exchanged],
+        site_count=config.federation.expected_sites or connected,
+        rounds=config.federation.rounds,
+        kind=config.privacy.accountant,
+    )
 
 
 def summarize(
@@ -101,7 +121,7 @@ def summarize(
         "rounds": rounds,
         "sites": sites,
         "mean_auc": sum(defined) / len(defined) if defined else None,
-        "stamps": stamps.in_order(stamp for entry in sites.values() for stamp in entry["stamps"]),
+        "stamps": stamps.in_order([*model_stamps, *(stamp for entry in sites.values() for stamp in entry["stamps"])]),
         "seconds": round(seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
     }

@@ -18,6 +18,7 @@ from server.checkpoint import ServerCheckpoints, ServerState
 from server.global_model import GlobalModel
 from server.inbox import inbox_of
 from server.ledger import ledger_lines
+from server.privacy_book import PrivacyBook
 from server.replies import Deadline, Replies, failure_words
 from server.roster import Roster
 from server.status import RunStatus
@@ -63,14 +64,14 @@ class RoundLoop:
         self.shapes = {name: tensor.shape for name, tensor in model.exchanged.items()}  # now: later they are on disk
         most_bytes = round(1.1 * sum(self._bytes_by_group("float32").values())) + _ENVELOPE_BYTES
         self.replies = Replies(grid, inbox_of(grid, folder.path / "incoming", most_bytes), self.status)
+        self.privacy = PrivacyBook(config.privacy, strategy.privacy, model.exchanged, folder.path)
         self.state = self._restore()
 
     def run(self) -> None:
         """Run the rounds that are left, then choose the model that the run ends with."""
-        federation = self.config.federation
-        while self.state.round < federation.rounds and not self._out_of_patience():
+        while self._wants_a_round():
             self._run_round(self.state.round + 1)
-        if self.state.round not in self.state.auc_by_round:
+        if self.privacy.measures and self.state.round not in self.state.auc_by_round:
             self._note_auc(self.state.round, self._validate())
             self.checkpoints.save_state(self.state)
         if self.model_file() != self.checkpoints.file_of(self.state.round):
@@ -124,6 +125,8 @@ class RoundLoop:
 
     def _finish_round(self, server_round: int, merged: dict[str, torch.Tensor], seconds: float) -> None:
         record, state = self.strategy.record, self.state
+        if self.privacy.charge(state):
+            self.checkpoints.save_state(state)
         before = {
             site: float(part.metrics["validation_auc"])  # type: ignore[arg-type]
             for site, part in record.merged.items()
@@ -131,7 +134,10 @@ class RoundLoop:
         }
         self._note_auc(server_round - 1, before)
         experts = range(self.strategy.expert_count)
-        moved = [any(float(part.weights.experts_K[k]) > 0 for part in record.merged.values()) for k in experts]
+        hidden = self.privacy.hides_sites  # then every expert has moved, by its noise if by nothing else
+        moved = [
+            hidden or any(float(part.weights.experts_K[k]) > 0 for part in record.merged.values()) for k in experts
+        ]
         state.expert_moved_in = [
             server_round if now else earlier for now, earlier in zip(moved, state.expert_moved_in, strict=True)
         ]
@@ -139,19 +145,23 @@ class RoundLoop:
             [*state.stamps, *(stamp for part in record.merged.values() for stamp in stamps.of_numbers(part.metrics))]
         )
         state.round = server_round
-        line = {
+        line: dict[str, Any] = {
             "round": server_round,
             "seconds": round(seconds, 3),
             "validation_auc_before": self.state.auc_by_round.get(server_round - 1),
             "sites": self._site_lines(),
             "bytes_by_group": self._bytes_by_group(self.strategy.codec),
             "reply_bytes_by_group": self._bytes_by_group(self.strategy.upload_codec),
-            "expert_samples": [
-                sum(float(part.weights.experts_K[k]) for part in record.merged.values()) for k in experts
-            ],
+            **self.privacy.close_round(state, record),
         }
-        self.folder.record_round(line, ledger_lines(server_round, record, state.expert_moved_in))
+        if not hidden:
+            line["expert_samples"] = [
+                sum(float(part.weights.experts_K[k]) for part in record.merged.values()) for k in experts
+            ]
+        ledger = [] if hidden else ledger_lines(server_round, record, state.expert_moved_in)
+        self.folder.record_round(line, ledger)
         self._save({**self.model.fixed, **merged})
+        self.privacy.write_statement(state, list(self.roster.nodes))
         for site in record.merged:
             self.status.merged(site, server_round)
         logger.info(
@@ -172,16 +182,16 @@ class RoundLoop:
 
     def _site_lines(self) -> dict[str, dict[str, Any]]:
         record = self.strategy.record
-        lines: dict[str, dict[str, Any]] = {
-            site: {
-                **part.metrics,  # first: a site's own numbers never take the place of the server's
-                "outcome": "merged",
-                "examples": part.examples,
-                "routed_samples": part.weights.experts_K.tolist(),
-                "update_norms": part.update_norms,
-            }
-            for site, part in record.merged.items()
-        }
+        lines: dict[str, dict[str, Any]] = {site: {"outcome": "merged"} for site in record.merged}
+        if not self.privacy.hides_sites:
+            for site, part in record.merged.items():
+                lines[site] = {
+                    **part.metrics,  # first: a site's own numbers never take the place of the server's
+                    "outcome": "merged",
+                    "examples": part.examples,
+                    "routed_samples": part.weights.experts_K.tolist(),
+                    "update_norms": part.update_norms,
+                }
         lines |= {site: {"outcome": "rejected", "reason": reason} for site, reason in record.rejected.items()}
         lines |= {site: {"outcome": "failed", "reason": reason} for site, reason in record.failed.items()}
         lines |= {site: {"outcome": "refused by policy", "reason": why} for site, why in record.refused.items()}
@@ -214,6 +224,7 @@ class RoundLoop:
             model=self.model.config_for_sites(),
             label_space=self.model.label_space,
             training=self.config.training,
+            privacy=self.config.privacy,
             frozen_sums=self.model.frozen_sums,
             splits=splits,
             intervals=intervals,
@@ -226,8 +237,16 @@ class RoundLoop:
         return {site: float(m["validation/auc"]) for site, m in reports.items() if "validation/auc" in m}  # type: ignore[arg-type]
 
     def _note_auc(self, server_round: int, auc_by_site: dict[str, float]) -> None:
-        if auc_by_site:
+        if auc_by_site and self.privacy.measures:
             self.state.auc_by_round[server_round] = sum(auc_by_site.values()) / len(auc_by_site)
+
+    def _wants_a_round(self) -> bool:
+        planned = self.config.federation.rounds
+        return (
+            self.state.round < planned
+            and not self._out_of_patience()
+            and self.privacy.affords_a_round(self.state, planned)
+        )
 
     def _out_of_patience(self) -> bool:
         best, patience = self.state.best_round(), self.config.training.patience
@@ -248,12 +267,14 @@ class RoundLoop:
         if state is None:
             self.folder.forget_rounds_after(0)
             state = ServerState(expert_moved_in=[0] * self.strategy.expert_count)
+            self.privacy.start(state)
             self.state = state
             self._save(self.model.state())
             return state
         checkpoint = self.checkpoints.file_of(state.round)
         if not self.model.fits(checkpoint):
             raise CheckpointError(f"{self.folder.path}: the sites' labels or the model changed since the run started")
+        self.privacy.go_on(state)
         self.model.read_from(checkpoint)
         self.folder.forget_rounds_after(state.round)
         logger.info("resuming after round %d", state.round)

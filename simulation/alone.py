@@ -15,10 +15,15 @@ from medvlmoe.configuration import to_mapping
 from medvlmoe.data import SiteDataset, concatenate
 from medvlmoe.files import save_tensors
 from medvlmoe.model import build_image_classifier, build_model, with_image_normalisation
+from medvlmoe.privacy.accountant import Accountant
+from medvlmoe.privacy.randomness import SecretRandomness
+from medvlmoe.privacy.record_cost import PREFIX, RecordCost
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
+from medvlmoe.seeds import derive_seed
 from medvlmoe.training import Trainer
 from medvlmoe.training.evaluation import Evaluation
 from medvlmoe.training.predictions import save_predictions
+from medvlmoe.training.private_steps import PrivateSteps, SamplingPlan, planned_noise, step_mechanism
 from simulation.baseline import describe_baseline, prepare_baseline
 from simulation.cards import write_simulation_cards
 from simulation.sites import SimulatedSites
@@ -145,6 +150,7 @@ def _fit(
     epochs: int,
     checkpoints: Path,
 ) -> Trainer:
+    private_steps = _private_steps(config, len(train), epochs)
     trainer = Trainer(
         model,
         dataclasses.replace(config.training, epochs=epochs),
@@ -153,8 +159,10 @@ def _fit(
         device=config.device,
         devices=config.devices,
         total_epochs=epochs,
+        private_steps=private_steps,
     )
-    trainer.fit(train, validation, checkpoint_folder=checkpoints, resume=config.resume)
+    judges = validation if private_steps is None else None  # to choose the best epoch by them would be a release
+    trainer.fit(train, judges, checkpoint_folder=checkpoints, resume=config.resume)
     return trainer
 
 
@@ -163,6 +171,30 @@ def _test(trainer: Trainer, name: str, dataset: SiteDataset, folder: RunFolder) 
     predictions = trainer.score(dataset)
     save_predictions(folder.path / "predictions" / f"{name}.safetensors", predictions)
     return trainer.judge(predictions)
+
+
+def _private_steps(config: RunConfig, records: int, epochs: int) -> PrivateSteps | None:
+    privacy = config.privacy
+    if not privacy.covers_records:
+        return None
+    noise = planned_noise(privacy, SamplingPlan.of(records, config.training.batch_size), epochs, rounds=0)
+    seed = derive_seed(config.seed, "privacy") if privacy.repeatable_noise else None
+    return PrivateSteps(privacy, noise, SecretRandomness(seed))
+
+
+def _privacy_cost(config: RunConfig, records: int, epochs: int) -> dict[str, float]:
+    """What a finished run has cost the records of a training set; empty without record-level privacy."""
+    privacy = config.privacy
+    if not privacy.covers_records:
+        return {}
+    plan = SamplingPlan.of(records, config.training.batch_size)
+    noise = planned_noise(privacy, plan, epochs, rounds=0)
+    epsilon = Accountant(privacy.accountant, [step_mechanism(noise, plan, epochs)]).epsilon(privacy.delta)
+    cost = RecordCost(
+        epsilon=epsilon, delta=privacy.delta, noise_multiplier=noise, sampling_rate=plan.rate,
+        steps=epochs * plan.steps, max_grad_norm=privacy.max_grad_norm,
+    )  # fmt: skip
+    return {name.removeprefix(PREFIX): value for name, value in cost.to_numbers().items()}
 
 
 def _finish(
@@ -178,6 +210,18 @@ def _finish(
     summary = summarize(mode, config.seed, epochs, found, folder.seconds(), sites, model_stamps, reads_text)
     if mode == "baseline":
         summary["baseline"] = describe_baseline(config, sites)
+    if config.privacy.covers_records:
+        records = {name: len(dataset) for name, dataset in sites.split("train").items()}
+        pooled = sum(records.values())
+        summary["privacy"] = {
+            "mode": "record",
+            "unit": config.privacy.unit,
+            "repeatable_noise": config.privacy.repeatable_noise,
+            "records": {
+                name: _privacy_cost(config, pooled if mode == "centralized" else count, epochs)
+                for name, count in records.items()
+            },
+        }
     folder.write_summary(summary)
     if mode in ("centralized", "local"):
         write_simulation_cards(folder.path, sites)

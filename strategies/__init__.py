@@ -1,5 +1,6 @@
 """Federated strategies: merge rules, weights, codecs and the message contract."""
 
+from strategies.client_level import ClientLevelPrivacy
 from strategies.config import StrategyConfig
 from strategies.fedavg import FedAvg
 from strategies.per_expert import PerExpertFedAvg
@@ -7,7 +8,14 @@ from strategies.per_expert import PerExpertFedAvg
 __all__ = ["FedAvg", "PerExpertFedAvg", "build_strategy"]
 
 
-def build_strategy(config: StrategyConfig, *, expert_count: int, label_count: int, quorum: int) -> FedAvg:
+def build_strategy(
+    config: StrategyConfig,
+    *,
+    expert_count: int,
+    label_count: int,
+    quorum: int,
+    privacy: ClientLevelPrivacy | None = None,
+) -> FedAvg:
     """The strategy that the configuration names."""
     strategy = {"per_expert": PerExpertFedAvg, "fedavg": FedAvg}[config.name]
     return strategy(
@@ -16,4 +24,5 @@ def build_strategy(config: StrategyConfig, *, expert_count: int, label_count: in
         codec=config.codec,
         upload_codec=config.upload_codec,
         quorum=quorum,
+        privacy=privacy,
     )

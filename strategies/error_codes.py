@@ -20,6 +20,7 @@ UPDATE_TOO_LARGE = 117
 COHORT_TOO_SMALL = 118
 NO_DIFFERENTIAL_PRIVACY = 119
 SITE_FILE_NAMED = 120
+PRIVACY_SPENT = 121
 UNEXPECTED = 199
 
 NODE_UNAVAILABLE = 5
@@ -36,6 +37,7 @@ _REFUSALS = {
     COHORT_TOO_SMALL: "too few examples or patients",
     NO_DIFFERENTIAL_PRIVACY: "no differential privacy",
     SITE_FILE_NAMED: "the request names a file at the site",
+    PRIVACY_SPENT: "the site's privacy budget is spent",
 }
 _WORDS = {
     CONFIGURATION: "configuration",

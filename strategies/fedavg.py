@@ -11,9 +11,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from medvlmoe.model.groups import parameter_group
+from strategies.client_level import ClientLevelPrivacy
 from strategies.codecs import codec_by_name
 from strategies.error_codes import is_refusal, words_of
-from strategies.merge import StreamingMerge
+from strategies.merge import Merge, StreamingMerge
 from strategies.messages import InvalidMessageError, SiteUpdate, decode_arrays, encode_arrays, read_reply
 from strategies.weights import GroupWeights, weights_by_examples
 
@@ -67,6 +68,8 @@ class FedAvg(Strategy):
         codec: number format on the wire.
         upload_codec: number format of the replies; ``None``: the same.
         quorum: valid replies that a merge needs; below it ``aggregate_train`` returns no parameters.
+        privacy: client-level differential privacy; ``None``: none. Its ``charge`` is to be called before a merge
+            leaves memory, by whoever keeps its state.
 
     Attributes:
         site_names: site name by Flower node id; without an entry the id itself is the name.
@@ -82,6 +85,7 @@ class FedAvg(Strategy):
         codec: str = "float32",
         upload_codec: str | None = None,
         quorum: int = 1,
+        privacy: ClientLevelPrivacy | None = None,
     ) -> None:
         self.expert_count = expert_count
         self.label_count = label_count
@@ -91,6 +95,7 @@ class FedAvg(Strategy):
         self.site_names: dict[int, str] = {}
         self.site_of_request: dict[str, str] = {}
         self.record = MergeRecord()
+        self.privacy = privacy
         self._base: Mapping[str, torch.Tensor] = {}
 
     def weigh(self, update: SiteUpdate) -> GroupWeights:
@@ -122,6 +127,8 @@ class FedAvg(Strategy):
         if merged is None:
             return None, None
         metrics = MetricRecord({"sites": len(self.record.merged)})
+        if self.privacy is not None:
+            return encode_arrays(merged, "float32"), metrics  # a mean loss would tell of the sites without noise
         parts = [part for part in self.record.merged.values() if isinstance(part.metrics.get("train_loss"), float)]
         if parts:
             examples_S = np.array([part.examples for part in parts])
@@ -132,7 +139,8 @@ class FedAvg(Strategy):
     def merge_replies(self, server_round: int, replies: Iterable[Message]) -> dict[str, torch.Tensor] | None:
         """As :meth:`aggregate_train`, with plain tensors; ``None`` below quorum."""
         self.record = MergeRecord()
-        merge = StreamingMerge(self._base)
+        private = self.privacy.merge(self._base) if self.privacy is not None else None
+        merge: Merge = private or StreamingMerge(self._base)
         for reply in replies:
             site = self._site_of(reply)
             if reply.has_error():
@@ -148,7 +156,12 @@ class FedAvg(Strategy):
                 self.record.rejected[site] = str(fault)
                 logger.warning("round %d: reply of site %s rejected: %s", server_round, site, fault)
             del reply
-        return merge.result() if len(self.record.merged) >= self.quorum else None
+        if len(self.record.merged) < self.quorum:
+            return None
+        merged = merge.result()
+        if self.privacy is not None and private is not None:
+            self.privacy.adapt(private)
+        return merged
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -185,7 +198,7 @@ class FedAvg(Strategy):
         by_request = self.site_of_request.get(reply.metadata.reply_to_message_id)
         return by_request or self.site_names.get(reply.metadata.src_node_id, str(reply.metadata.src_node_id))
 
-    def _fold(self, merge: StreamingMerge, site: str, content: RecordDict, server_round: int) -> None:
+    def _fold(self, merge: Merge, site: str, content: RecordDict, server_round: int) -> None:
         update = read_reply(
             content,
             base=self._base,

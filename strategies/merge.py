@@ -1,10 +1,21 @@
 """The streaming merge: one site's update at a time, in the order given, in memory that does not grow with the sites."""
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import torch
 
 Weight = float | torch.Tensor
+
+
+class Merge(Protocol):
+    """Takes a round's updates one by one."""
+
+    def add(self, update: Mapping[str, torch.Tensor], weight_of: Callable[[str], Weight]) -> None:
+        """Fold in one validated update, which may be dropped afterwards."""
+
+    def result(self) -> dict[str, torch.Tensor]:
+        """The merged parameters."""
 
 
 class StreamingMerge:

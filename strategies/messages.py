@@ -25,6 +25,7 @@ from medvlmoe.configuration import from_mapping, to_mapping
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError
 from medvlmoe.model.config import MedVLMoEConfig
+from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.training.config import TrainingConfig
 from strategies.codecs import codec_by_name
 from strategies.config import CODECS
@@ -50,6 +51,7 @@ class RoundConfig:
         model: architecture.
         label_space: rows of the head.
         training: optimizer, schedule and batch size. Precision and workers are the site's own where it sets them.
+        privacy: differential privacy of the records. The site's policy may want more, never less.
         frozen_sums: of the parts of the model that do not travel, by parameter group; the site's must be the same.
         splits: evaluation only: which splits to evaluate.
         intervals: evaluation only: bootstrap intervals too.
@@ -64,6 +66,7 @@ class RoundConfig:
     model: MedVLMoEConfig
     label_space: LabelSpace
     training: TrainingConfig
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     frozen_sums: dict[str, float] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
     intervals: bool = True
@@ -138,6 +141,7 @@ def build_request(
         "model": to_mapping(config.model),
         "label_space": config.label_space.to_dict(),
         "training": to_mapping(config.training),
+        "privacy": to_mapping(config.privacy),
         "splits": list(config.splits),
     }
     return RecordDict(
@@ -175,6 +179,7 @@ def read_request(content: RecordDict) -> Request:
             model=from_mapping(MedVLMoEConfig, decided["model"]),
             label_space=LabelSpace.from_dict(decided["label_space"]),
             training=from_mapping(TrainingConfig, decided["training"]),
+            privacy=from_mapping(PrivacyConfig, decided["privacy"]),
             splits=tuple(decided["splits"]),
         )
         if not isinstance(config.run, str) or not _PLAIN_NAME.fullmatch(config.run):
@@ -374,7 +379,7 @@ class ReceivedTensors(Mapping[str, torch.Tensor]):
 
 _PLAIN_FIELDS = ("run", "round", "rounds", "local_epochs", "keep_optimizer_state", "seed", "intervals",
                  "frozen_sums")  # fmt: skip
-_NESTED_FIELDS = ("model", "label_space", "training", "splits")
+_NESTED_FIELDS = ("model", "label_space", "training", "privacy", "splits")
 _CONFIG_KEYS = ("version", "codec", "reply_codec", "round")
 _METRIC_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")  # label names are in some of them
 _HEADER_BYTES = 4096  # of NumPy's format

@@ -6,9 +6,11 @@ from medvlmoe.baselines.config import BaselineConfig
 from medvlmoe.data.config import DataConfig
 from medvlmoe.errors import ConfigError
 from medvlmoe.model.config import MedVLMoEConfig
+from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.run_folder import OutputConfig
 from medvlmoe.training.config import TrainingConfig
 from strategies.config import FederationConfig, StrategyConfig
+from strategies.privacy_rules import refuse_contradictions, refuse_uncovered_records
 
 MODES = ("federated", "centralized", "local", "yardstick", "baseline")
 ENGINES = ("in_process", "ray")
@@ -50,6 +52,7 @@ class RunConfig:
         training: optimizer, schedule, precision.
         strategy: merge rule and wire format.
         federation: the round loop.
+        privacy: differential privacy of records, of hospitals, or none.
         simulation: engine on one machine.
         output: where results go.
     """
@@ -67,6 +70,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 
@@ -74,3 +78,7 @@ class RunConfig:
         for mode in (self.mode, *self.compare):
             if mode not in MODES:
                 raise ConfigError(f"mode '{mode}': choose among {', '.join(MODES)}")
+        refuse_contradictions(self.mode, self.privacy, self.training, self.federation)
+        refuse_uncovered_records(
+            [self.mode, *self.compare], self.privacy, self.training, self.federation, self.model, self.devices
+        )

@@ -16,7 +16,7 @@ from client.doctor.key import check_key
 from client.doctor.launcher import check_launcher
 from client.doctor.memory import check_memory
 from client.doctor.patient import Patient
-from client.doctor.policy import check_policy, check_receipts
+from client.doctor.policy import check_policy, check_privacy, check_receipts
 from client.doctor.ports import check_reach, check_runtime_port, reached
 from client.doctor.proxy import check_proxy
 from client.doctor.registration import check_registration
@@ -31,7 +31,7 @@ medvlmoe doctor HOST:PORT                    ask a Flower process for its health
 Exit code 0 if nothing fails, 2 otherwise."""
 
 _LOCAL: tuple[Callable[[Patient], Findings], ...] = (
-    check_policy, check_receipts, check_launcher, check_data, check_device, check_memory, check_disk,
+    check_policy, check_privacy, check_receipts, check_launcher, check_data, check_device, check_memory, check_disk,
 )  # fmt: skip
 
 

@@ -30,8 +30,11 @@ class SitePolicy:
         on_large_update: ``refuse`` the round, or ``clip`` what is too large down to its bound.
         min_examples: fewest training examples.
         min_patients: fewest patients among them.
-        differential_privacy_required: refuse rounds without differential privacy.
-        max_epsilon: largest privacy budget of a run; only with ``differential_privacy_required``.
+        differential_privacy_required: refuse rounds without differential privacy of the site's records, and let no
+            metric of validation or test records leave.
+        max_epsilon: most that the site's records may cost over all runs; a round that would cost more is refused
+            before it begins. Only with ``differential_privacy_required``.
+        max_delta: epsilon is counted at this delta if the server asks for a larger one.
         hours: when a round may begin, local time: ``["Mon-Fri 18:00-07:00", "Sat 00:00-24:00"]``; empty: always.
         max_rounds_per_run: rounds of one run that may be answered; ``None``: all.
         max_rounds_per_day: training replies that may leave in one local day; ``None``: all.
@@ -51,6 +54,7 @@ class SitePolicy:
     min_patients: int = 1
     differential_privacy_required: bool = False
     max_epsilon: float | None = None
+    max_delta: float = 1e-5
     hours: list[str] = field(default_factory=list)
     max_rounds_per_run: int | None = None
     max_rounds_per_day: int | None = None
@@ -74,6 +78,8 @@ class SitePolicy:
             raise ConfigError(
                 f"policy.max_epsilon={self.max_epsilon}: use a number above 0, with differential_privacy_required=true"
             )
+        if not 0 < self.max_delta < 1:
+            raise ConfigError(f"policy.max_delta={self.max_delta}: use a number between 0 and 1")
         for fab_hash in self.fab_hashes or ():
             if fab_hash != INSTALLED_BUNDLE and not re.fullmatch("[0-9a-f]{64}", fab_hash):
                 raise ConfigError(

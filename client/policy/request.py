@@ -62,10 +62,10 @@ def check_request(policy: SitePolicy, request: Request, now: datetime, own_files
         raise PolicyRefusalError(
             error_codes.RUN_NOT_APPROVED, f"run '{request.config.run}' is not in policy.runs {policy.runs}"
         )
-    if policy.differential_privacy_required:
+    if policy.differential_privacy_required and not request.config.privacy.covers_records:
         raise PolicyRefusalError(
             error_codes.NO_DIFFERENTIAL_PRIVACY,
-            "policy.differential_privacy_required, and the request offers no differential privacy",
+            f"policy.differential_privacy_required, and the server asks for privacy.mode={request.config.privacy.mode}",
         )
     _check_files(policy, request.config.model, set(own_files))
 

@@ -196,7 +196,8 @@ def _position_table(rows: int, dim: int) -> nn.Embedding:
 
 
 def _with_positions(tokens_BLD: Tensor, positions: nn.Embedding) -> Tensor:
-    return tokens_BLD + positions(torch.arange(tokens_BLD.shape[1], device=tokens_BLD.device))
+    place_L = torch.arange(tokens_BLD.shape[1], device=tokens_BLD.device)
+    return tokens_BLD + positions(place_L.expand(tokens_BLD.shape[:2]))  # by record, as a record's gradient needs it
 
 
 def _gate(config: FusionConfig) -> nn.Linear | None:

@@ -4,6 +4,7 @@ Shapes: N routed units (samples, or image tokens), F fused width 2d, K experts, 
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ class RoutingDecision(NamedTuple):
         expert_index_BJ: chosen experts, most probable first.
         expert_weight_BJ: their weights, float32; they sum to 1 when renormalised. With ``moe.top_p`` a unit that needs
             fewer than J experts has weight 0 for the rest of them, and is not sent there.
+        logits_BK: W_r F, float32.
 
     With ``moe.unit=token`` the first dimension runs over the image tokens of all samples.
     """
@@ -27,6 +29,7 @@ class RoutingDecision(NamedTuple):
     probabilities_BK: Tensor
     expert_index_BJ: Tensor
     expert_weight_BJ: Tensor
+    logits_BK: Tensor | None = None
 
 
 class Expert(nn.Sequential):
@@ -51,6 +54,8 @@ class SparseMoE(nn.Module):
         routed_samples_K: units sent to each expert in training mode since the last reset (int64, not in checkpoints).
         sum_counts: set while several processes compute one batch: adds up their counts per expert, so that balance
             loss and ``routed_samples_K`` are those of the whole batch; ``None`` for one process.
+        row_scope: set while the gradient of every record is taken: a context for the calls of a layer whose rows are
+            the units of these numbers, out of so many; ``None`` otherwise.
     """
 
     routed_samples_K: Tensor
@@ -70,6 +75,7 @@ class SparseMoE(nn.Module):
         self.shared = nn.ModuleList(Expert(width, hidden_size or width) for _ in range(config.shared_experts))
         self.register_buffer("routed_samples_K", torch.zeros(config.experts, dtype=torch.int64), persistent=False)
         self.sum_counts: Callable[[Tensor], Tensor] | None = None
+        self.row_scope: Callable[[Tensor, int], AbstractContextManager[None]] | None = None
 
     def forward(self, fused_NF: Tensor) -> tuple[Tensor, Tensor, RoutingDecision]:
         """Route, run the experts, combine.
@@ -86,8 +92,10 @@ class SparseMoE(nn.Module):
                 routing.expert_index_BJ[routing.expert_weight_BJ > 0], minlength=len(self.experts)
             )
             output_NF = self._run_needed_experts(fused_NF, routing, counts_K)
-        for expert in self.shared:
-            output_NF = output_NF + expert(fused_NF)
+        if self.shared:
+            with self._rows(torch.arange(len(fused_NF), device=fused_NF.device), len(fused_NF)):
+                for expert in self.shared:
+                    output_NF = output_NF + expert(fused_NF)
         if self.sum_counts is not None:
             counts_K = self.sum_counts(counts_K)
         if self.training:
@@ -101,7 +109,8 @@ class SparseMoE(nn.Module):
 
     def _route(self, fused_NF: Tensor) -> RoutingDecision:
         # Half precision flips close decisions, and the loss of a flip is not small.
-        with torch.autocast(fused_NF.device.type, enabled=False):
+        every_unit_N = torch.arange(len(fused_NF), device=fused_NF.device)
+        with torch.autocast(fused_NF.device.type, enabled=False), self._rows(every_unit_N, len(fused_NF)):
             logits_NK = self.router(fused_NF.float())
         probabilities_NK = logits_NK.softmax(-1)
         choice_NK = logits_NK.detach()
@@ -113,14 +122,19 @@ class SparseMoE(nn.Module):
             weight_NJ = weight_NJ.masked_fill(~needed(choice_NK.softmax(-1).gather(-1, index_NJ), self.top_p), 0.0)
         if self.renormalise:
             weight_NJ = weight_NJ / weight_NJ.sum(-1, keepdim=True)
-        return RoutingDecision(probabilities_NK, index_NJ, weight_NJ)
+        return RoutingDecision(probabilities_NK, index_NJ, weight_NJ, logits_NK)
 
     def _run_experts(self, fused_NF: Tensor, routing: RoutingDecision, counts_K: Tensor) -> Tensor:
         units, width = fused_NF.shape
         order = routing.expert_index_BJ.flatten().argsort(stable=True)
         copies = fused_NF.unsqueeze(1).expand(units, self.top_k, width).reshape(-1, width)
         chunks = copies[order].split(counts_K.tolist())
-        outputs = [expert(chunk) for expert, chunk in zip(self.experts, chunks, strict=True) if len(chunk)]
+        units_of_chunks = (order // self.top_k).split(counts_K.tolist())
+        outputs = []
+        for expert, chunk, unit_R in zip(self.experts, chunks, units_of_chunks, strict=True):
+            if len(chunk):
+                with self._rows(unit_R, units):
+                    outputs.append(expert(chunk))
         # Undo the sort and add the J outputs of a unit in a fixed order; index_add_ is not deterministic on GPUs.
         output_NJF = torch.cat(outputs)[order.argsort()].view(units, self.top_k, width)
         return (output_NJF * routing.expert_weight_BJ.unsqueeze(-1)).sum(1)
@@ -129,11 +143,19 @@ class SparseMoE(nn.Module):
         """As :meth:`_run_experts`, where units go to different numbers of experts."""
         slots = (routing.expert_weight_BJ > 0).flatten().nonzero().squeeze(1)  # one for each pair of unit and expert
         order = routing.expert_index_BJ.flatten()[slots].argsort(stable=True)
-        chunks = fused_NF[slots[order] // self.top_k].split(counts_K.tolist())
-        outputs = torch.cat([expert(chunk) for expert, chunk in zip(self.experts, chunks, strict=True) if len(chunk)])
+        unit_of_row = slots[order] // self.top_k
+        found = []
+        for expert, unit_R in zip(self.experts, unit_of_row.split(counts_K.tolist()), strict=True):
+            if len(unit_R):
+                with self._rows(unit_R, len(fused_NF)):
+                    found.append(expert(fused_NF[unit_R]))
+        outputs = torch.cat(found)
         filled = outputs.new_zeros(routing.expert_index_BJ.numel(), outputs.shape[-1])
         output_NJF = filled.index_put((slots[order],), outputs).view(*routing.expert_index_BJ.shape, -1)
         return (output_NJF * routing.expert_weight_BJ.unsqueeze(-1)).sum(1)
+
+    def _rows(self, unit_R: Tensor, units: int) -> AbstractContextManager[None]:
+        return nullcontext() if self.row_scope is None else self.row_scope(unit_R, units)
 
 
 def needed(probability_NJ: Tensor, top_p: float) -> Tensor:

@@ -52,7 +52,7 @@ def ordered_batches(rows: Iterable[int], batch_size: int) -> list[list[int]]:
 
 def load_batches(dataset: BatchSource, batches: list[list[int]], workers: int) -> Iterator[Batch]:
     """The batches in their order, loaded here (``workers=0``) or by processes ahead of time."""
-    if workers == 0:
+    if workers == 0 or not batches:
         yield from (dataset.__getitems__(rows) for rows in batches)
         return
     assert isinstance(dataset, Dataset) or hasattr(dataset, "__getitems__")

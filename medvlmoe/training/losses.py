@@ -65,16 +65,40 @@ def label_loss(
     return total
 
 
+def record_losses(logits_BY: Tensor, labels_BY: Tensor, space: LabelSpace, ordinal: str = "cross_entropy") -> Tensor:
+    """The loss of each record as if it were a batch of its own; float32, shape (B,).
+
+    :func:`label_loss` divides by counts of the whole batch, so a record would change the weight of the others.
+    """
+    logits_BY = logits_BY.float()
+    total_B = logits_BY.sum(1) * 0.0
+    blocks_B = torch.zeros_like(total_B)
+    for block in space.blocks:
+        columns = space.columns(block)
+        known_BC = ~labels_BY[:, columns].isnan()
+        counted_B = known_BC.all(dim=1) if block.exclusive else known_BC.sum(dim=1)
+        terms_B = counted_B.to(total_B.dtype)
+        entries_B = _row_terms(logits_BY[:, columns], labels_BY[:, columns], block, ordinal)
+        total_B = total_B + entries_B / terms_B.clamp(min=1)
+        blocks_B = blocks_B + (terms_B > 0)
+    return total_B / blocks_B.clamp(min=1)
+
+
 def _summed_terms(logits_BC: Tensor, labels_BC: Tensor, block: LabelBlock, ordinal: str) -> Tensor:
+    return _row_terms(logits_BC, labels_BC, block, ordinal).sum()
+
+
+def _row_terms(logits_BC: Tensor, labels_BC: Tensor, block: LabelBlock, ordinal: str) -> Tensor:
+    """Sum of each row's known terms, shape (B,)."""
     known_BC = ~labels_BC.isnan()
     target_BC = labels_BC.nan_to_num(0.0)
     if not block.exclusive:
         entries_BC = functional.binary_cross_entropy_with_logits(logits_BC, target_BC, reduction="none")
-        return torch.where(known_BC, entries_BC, 0.0).sum()
+        return torch.where(known_BC, entries_BC, 0.0).sum(dim=1)
     if block.task == "ordinal" and ordinal == "earth_mover":
         # Hou, Yu and Samaras 2016, "Squared earth mover's distance-based loss for training deep neural networks".
         gap_BC = logits_BC.softmax(dim=1).cumsum(dim=1) - target_BC.cumsum(dim=1)
         rows_B = gap_BC.square().sum(dim=1)
     else:
         rows_B = -(target_BC * logits_BC.log_softmax(dim=1)).sum(dim=1)
-    return torch.where(known_BC.all(dim=1), rows_B, 0.0).sum()
+    return torch.where(known_BC.all(dim=1), rows_B, 0.0)

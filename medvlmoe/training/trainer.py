@@ -44,6 +44,7 @@ from medvlmoe.training.optimizer import (
 )
 from medvlmoe.training.precision import Precision, resolve_precision
 from medvlmoe.training.predictions import Predictions
+from medvlmoe.training.private_steps import PrivateSteps, SamplingPlan, refuse_what_is_not_private
 from medvlmoe.training.replica import Replica
 from medvlmoe.training.schedule import learning_rate_factor, step_progress
 
@@ -68,10 +69,11 @@ class Trainer:
         devices: how many of them, or ``all``; see :func:`medvlmoe.training.device.resolve_devices`.
         total_epochs: length of the learning rate schedule; ``None`` takes ``config.epochs``.
         rank: which of the processes that share a batch this is. Only the processes that a Trainer starts give it.
+        private_steps: train with record-level differential privacy; ``None`` without.
 
     Raises:
         ConfigError: the device is not there or cannot train in the configured precision, a batch has fewer rows than
-            there are devices, or nothing is trainable.
+            there are devices, nothing is trainable, or a choice would break the privacy that was asked for.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Trainer:
         devices: int | str = 1,
         total_epochs: int | None = None,
         rank: Rank | None = None,
+        private_steps: PrivateSteps | None = None,
     ) -> None:
         self.config = config
         self.label_space = label_space
@@ -99,6 +102,9 @@ class Trainer:
             )
         self.total_epochs = total_epochs or config.epochs
         self.precision = Precision(resolve_precision(config.precision, self.device), self.device.type)
+        self.private_steps = private_steps
+        if private_steps is not None:
+            refuse_what_is_not_private(model, config, self.precision.name, len(self.devices))
         self.model = model.to(self.device)
         set_checkpointing = getattr(model, "set_gradient_checkpointing", None)
         if callable(set_checkpointing):
@@ -121,6 +127,8 @@ class Trainer:
         """
         if len(dataset) == 0:
             raise DataError("the training set is empty; check the site's split and root")
+        if self.private_steps is not None:
+            return self._train_privately(self.private_steps, dataset, epoch, on_step)
         with self._together(_train_epoch, dataset, epoch, with_optimizer=True):
             return self._train_share(dataset, epoch, on_step)
 
@@ -171,6 +179,24 @@ class Trainer:
             loss=predictions.loss,
             min_patients=min_patients,
         )
+
+    def routed_records(self, dataset: BatchSource) -> Tensor:
+        """Records that each expert gets in evaluation mode, each record counted once; float64, shape (K,).
+
+        With ``moe.unit=token`` a record counts at an expert by the share of its tokens that go there. Needs a model
+        with experts.
+        """
+        batches = ordered_batches(range(len(dataset)), self.config.batch_size)
+        total_K = torch.zeros(0, dtype=torch.float64)
+        with own_random_state(self.device), _mode(self.model, training=False), torch.inference_mode():
+            for batch in load_batches(dataset, batches, self.config.workers):
+                batch = batch.to(self.device)
+                routing = self.model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL).routing
+                units = len(routing.expert_index_BJ) // len(batch)
+                chosen_K = routing.expert_index_BJ.flatten().bincount(minlength=routing.probabilities_BK.shape[1])
+                share_K = chosen_K.double().cpu() / units
+                total_K = share_K if len(total_K) == 0 else total_K + share_K
+        return total_K
 
     def fit(
         self,
@@ -249,6 +275,44 @@ class Trainer:
                     on_step(step + 1, len(shares))
         self.optimizer.zero_grad(set_to_none=True)  # as large as the model, and of no use until the next epoch
         return totals.result(factor, epoch)
+
+    def _train_privately(
+        self, private: PrivateSteps, dataset: BatchSource, epoch: int, on_step: Callable[[int, int], None] | None
+    ) -> EpochResult:
+        """An epoch of DP-SGD; batches and noise come from the site's secret, all else from the seed."""
+        plan = SamplingPlan.of(len(dataset), self.config.batch_size)
+        stream = private.randomness.stream(epoch)
+        steps = private.batches(plan, stream)
+        loss_sum = router_sum = factor = 0.0
+        observed_labels_Y = torch.zeros(len(self.label_space), dtype=torch.int64)
+        with own_random_state(self.device), deterministic_algorithms(self.device), _mode(self.model, training=True):
+            torch.manual_seed(derive_seed(self.seed, "epoch", epoch))
+            view = training_view(dataset, self.seed, epoch)
+            loaded = load_batches(view, [rows for parts in steps for rows in parts], self.config.workers)
+            for step, parts in enumerate(steps):
+                factor = self._set_learning_rate(step_progress(epoch, step, len(steps)))
+                sums: dict[str, Tensor] = {}
+                for batch in itertools.islice(loaded, len(parts)):
+                    observed_labels_Y += (~batch.labels_BY.isnan()).sum(dim=0)
+                    loss, router_loss = private.add_part(
+                        self.model, batch.to(self.device), self.label_space, self.config.ordinal, sums
+                    )
+                    loss_sum, router_sum = loss_sum + loss, router_sum + router_loss
+                private.set_gradients(self.model, sums, plan, stream)
+                self.optimizer.step()
+                if on_step is not None:
+                    on_step(step + 1, len(steps))
+        self.optimizer.zero_grad(set_to_none=True)
+        samples = sum(len(rows) for parts in steps for rows in parts)
+        return EpochResult(
+            mean_loss=loss_sum / max(1, samples),
+            mean_auxiliary_loss=router_sum / max(1, samples),
+            samples=samples,
+            steps=len(steps),
+            skipped_steps=0,
+            observed_labels_Y=observed_labels_Y,
+            learning_rate_factor=factor,
+        )
 
     def _step(self, network: Network, share: Share, batch: Batch, place: str) -> tuple[float, float, bool]:
         """One optimizer step; this process's share of the loss, of the balance loss in it, and if it was taken."""

@@ -7,8 +7,11 @@ import torch
 from flwr.app import Array, ConfigRecord, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from medvlmoe.model.groups import parameter_group
+from medvlmoe.privacy.config import ClientLevelConfig
 from simulation import InProcessGrid
 from strategies import FedAvg, PerExpertFedAvg
+from strategies.client_level import ClientLevelPrivacy
 from strategies.messages import SiteUpdate, build_reply, encode_arrays
 
 EXPERTS, LABELS = 3, 4
@@ -153,3 +156,39 @@ def test_update_norms_are_of_the_change() -> None:
     base, update = parameters(0), UPDATES[1000].tensors
     expected = (update["vision.conv"] - base["vision.conv"]).norm().item()
     assert strategy.record.merged["north"].update_norms["vision"] == pytest.approx(expected, rel=1e-5)
+
+
+def private(strategy: type[FedAvg], **arguments) -> FedAvg:  # type: ignore[no-untyped-def]
+    """A strategy with client-level privacy whose noise is too small to see."""
+    privacy = ClientLevelPrivacy(
+        ClientLevelConfig(noise_multiplier=1e-9, max_update_norm=0.5),
+        groups=[parameter_group(name) for name in parameters(0)], site_count=4, rounds=1,
+    )  # fmt: skip
+    return strategy(expert_count=EXPERTS, label_count=LABELS, privacy=privacy, **arguments)
+
+
+def test_with_client_level_privacy_changes_are_bounded_and_divided_by_a_public_number() -> None:
+    result, base = merged(private(PerExpertFedAvg), UPDATES), parameters(0)
+    assert result is not None
+    expected = {name: tensor.double() for name, tensor in base.items()}
+    for update in UPDATES.values():
+        changes = {name: update.tensors[name].double() - base[name].double() for name in base}
+        factor = 0.5 / sum(float(change.square().sum()) for change in changes.values()) ** 0.5
+        for name, change in changes.items():
+            used = torch.as_tensor(PerExpertFedAvg.weigh(private(PerExpertFedAvg), update).of(name)) > 0
+            expected[name] += (
+                factor / 4 * change * used.double().reshape(-1, *[1] * (change.ndim - 1) if used.ndim else [])
+            )
+    for name in base:
+        torch.testing.assert_close(result[name].double(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_with_client_level_privacy_no_metric_of_the_sites_is_handed_on() -> None:
+    strategy = private(FedAvg)
+    strategy.start_round(parameters(0))
+    arrays, metrics = strategy.aggregate_train(1, replies(UPDATES))
+    assert arrays is not None and dict(metrics or {}) == {"sites": 3}
+
+
+def test_with_client_level_privacy_nothing_is_released_below_quorum() -> None:
+    assert merged(private(FedAvg, quorum=3), UPDATES, {1000: "error"}) is None

@@ -17,9 +17,11 @@ from client.doctor.key import check_key
 from client.doctor.launcher import check_launcher
 from client.doctor.memory import check_memory
 from client.doctor.patient import Patient
-from client.doctor.policy import check_policy, check_receipts
+from client.doctor.policy import check_policy, check_privacy, check_receipts
 from client.policy import SitePolicy
+from client.privacy import budget_of
 from medvlmoe.data.config import DatasetConfig
+from medvlmoe.privacy.mechanism import Mechanism
 from simulation.local_federation import free_ports
 
 RETINA = DatasetConfig(kind="retinamnist", root="medmnist", size=64)
@@ -102,7 +104,17 @@ def test_the_policy_that_is_in_force_is_shown(patient, one) -> None:
     patient.site.policy = SitePolicy(min_patients=50, installed_code_only=False, differential_privacy_required=True)
     found = list(check_policy(patient))
     assert "min_patients=50" in found[0].text
-    assert [finding.level for finding in found] == ["ok", "fail", "warn"]
+    assert [finding.level for finding in found] == ["ok", "warn"]
+
+
+def test_spent_privacy_is_shown(patient, one) -> None:
+    assert list(check_privacy(patient)) == []
+    patient.site.policy = SitePolicy(differential_privacy_required=True, max_epsilon=5.0)
+    assert "epsilon 0 of 5" in one(check_privacy(patient)).text
+    budget_of(patient.site).charge("trial", 1, [Mechanism(noise_multiplier=1.0, sampling_rate=0.1, steps=10)])
+    assert one(check_privacy(patient)).level == "ok" and "epsilon 0 " not in one(check_privacy(patient)).text
+    budget_of(patient.site).charge("trial", 2, [Mechanism(noise_multiplier=0.5, steps=10)])
+    assert one(check_privacy(patient)).level == "fail"
 
 
 def test_hours_in_which_no_round_may_begin(patient) -> None:

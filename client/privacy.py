@@ -1,0 +1,193 @@
+"""Record-level differential privacy at a site: what a round will cost, whether it may, and what may leave.
+
+Shapes: K experts, Y labels.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from client.config import SiteConfig
+from client.policy import PolicyRefusalError
+from medvlmoe.errors import CheckpointError, ConfigError
+from medvlmoe.files import append_json_line, read_json_lines
+from medvlmoe.privacy.accountant import Accountant
+from medvlmoe.privacy.config import PrivacyConfig
+from medvlmoe.privacy.mechanism import Mechanism
+from medvlmoe.privacy.randomness import SecretRandomness
+from medvlmoe.privacy.record_cost import RecordCost
+from medvlmoe.seeds import derive_seed
+from medvlmoe.training.private_steps import (
+    PrivateSteps,
+    SamplingPlan,
+    counts_mechanisms,
+    planned_noise,
+    step_mechanism,
+)
+from strategies import error_codes
+from strategies.messages import RoundConfig
+
+logger = logging.getLogger(__name__)
+
+
+class PrivacyBudget:
+    """What this site's records have cost so far, over all runs: one line of ``privacy.jsonl`` for each release.
+
+    The file belongs to the site's folder, not to a run: another run on the same data goes on from it. Every release is
+    written before it leaves; what is released twice is written twice.
+
+    Raises:
+        CheckpointError: the file is damaged. It is never taken for an empty one.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def spent(self, but_of: str | None = None) -> list[Mechanism]:
+        """Every release so far, without those of one run."""
+        found: list[Mechanism] = []
+        for line in read_json_lines(self._file):
+            try:
+                if line["run"] != but_of:
+                    found += Accountant.from_dict(line).spent
+            except (KeyError, TypeError) as error:
+                raise CheckpointError(f"{self._file} is damaged ({error}); restore it from a backup") from error
+        return found
+
+    def charge(self, run: str, server_round: int, released: list[Mechanism]) -> None:
+        """Count a release that is about to leave.
+
+        Raises:
+            CheckpointError: it cannot be written; then nothing may leave.
+        """
+        if not self._file.exists():
+            logger.info("%s: no record of spent privacy there; counting starts at 0", self._file)
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        append_json_line(
+            self._file, {"run": run, "round": server_round, "at": when, **Accountant("rdp", released).to_dict()}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundPrivacy:
+    """One round of DP-SGD at a site.
+
+    Attributes:
+        steps: how the trainer takes its steps.
+        released: what the round will have released.
+        cost: of everything up to the end of the round.
+        budget: the site's record of what was spent.
+    """
+
+    steps: PrivateSteps
+    released: list[Mechanism]
+    cost: RecordCost
+    budget: PrivacyBudget
+
+
+def budget_of(site: SiteConfig) -> PrivacyBudget:
+    """The record of what the site's data have cost."""
+    return PrivacyBudget(Path(site.folder) / "privacy.jsonl")
+
+
+def open_round(site: SiteConfig, request: RoundConfig, records: int) -> RoundPrivacy:
+    """Look at a round before it begins. Nothing is counted yet.
+
+    Args:
+        site: the site.
+        request: the round.
+        records: training records of the site.
+
+    Raises:
+        PolicyRefusalError: it would exceed the site's ``policy.max_epsilon``.
+        ConfigError: ``delta`` is too large for so few records, or no noise reaches the target.
+    """
+    policy = site.policy
+    config = replace(request.privacy, delta=min(request.privacy.delta, policy.max_delta))
+    if config.delta * records >= 1:
+        raise ConfigError(
+            f"privacy.delta={config.delta:g} with {records} records: publishing one record whole would satisfy it; use "
+            f"less than {1 / records:.1g}"
+        )
+    plan = SamplingPlan.of(records, request.training.batch_size)
+    noise = planned_noise(config, plan, request.rounds * request.local_epochs, request.rounds)
+    released = [step_mechanism(noise, plan, request.local_epochs), *counts_mechanisms(config, 1)]
+    budget = budget_of(site)
+    before = Accountant(config.accountant, budget.spent())
+    epsilon = before.epsilon_after(released, config.delta)
+    if policy.max_epsilon is not None and epsilon > policy.max_epsilon:
+        raise PolicyRefusalError(
+            error_codes.PRIVACY_SPENT,
+            f"policy.max_epsilon={policy.max_epsilon:g}: epsilon is {before.epsilon(config.delta):.3f} and would be "
+            f"{epsilon:.3f} after this round (delta {config.delta:g})",
+        )
+    own_steps = sum(m.steps for m in before.spent if m.sampling_rate == plan.rate and m.noise_multiplier == noise)
+    cost = RecordCost(
+        epsilon=epsilon,
+        delta=config.delta,
+        noise_multiplier=noise,
+        sampling_rate=plan.rate,
+        steps=own_steps + released[0].steps,
+        max_grad_norm=config.max_grad_norm,
+        counts_noise=config.counts_noise or 0.0,
+        epsilon_before=Accountant(config.accountant, budget.spent(but_of=request.run)).epsilon(config.delta),
+        epsilon_cap=policy.max_epsilon if policy.max_epsilon is not None else float("inf"),
+    )
+    # The run's seed is the server's, who could subtract noise made from it: only a simulation may repeat its noise.
+    repeatable = site.simulated and config.repeatable_noise
+    randomness = SecretRandomness(derive_seed(request.seed, "privacy", site.name) if repeatable else None)
+    return RoundPrivacy(steps=PrivateSteps(config, noise, randomness), released=released, cost=cost, budget=budget)
+
+
+def evaluation_may_leave(site: SiteConfig, privacy: PrivacyConfig) -> bool:
+    """Whether metrics of the validation and test records may leave: they have no noise.
+
+    In a simulation they stay on the machine of whoever has all the data anyway.
+    """
+    if not privacy.covers_records:
+        return True
+    return site.simulated or (privacy.release_evaluation and not site.policy.differential_privacy_required)
+
+
+def plain_counts(examples: int, epochs: int, experts: int, top_k: int, known_Y: Tensor) -> tuple[Tensor, Tensor]:
+    """Routed samples and known labels as the number of records alone tells them: every expert, every own label alike.
+
+    Args:
+        examples: training records; not secret.
+        epochs: of the round; counts without privacy add up over them.
+        experts: K.
+        top_k: experts of a record.
+        known_Y: which labels the site has at all, told when it introduced itself.
+    """
+    return torch.full((experts,), epochs * examples * top_k / experts, dtype=torch.float64), known_Y * float(
+        epochs * examples
+    )  # fmt: skip
+
+
+def noised_counts(
+    privacy: RoundPrivacy, routed_K: Tensor, observed_Y: Tensor, known_Y: Tensor, *, top_k: int, epochs: int, epoch: int
+) -> tuple[Tensor, Tensor]:
+    """Routed samples and known labels with noise.
+
+    A record adds at most 1 to each of ``top_k`` experts and of the site's own labels, so the L2 sensitivity of all
+    counts together is sqrt(top_k + own labels). Counts below 0 are set to 0, which costs nothing.
+
+    Args:
+        privacy: of the round.
+        routed_K: records sent to each expert, each record counted once.
+        observed_Y: records with a known value of each label, likewise.
+        known_Y: which labels the site has at all, told when it introduced itself.
+        top_k: experts of a record.
+        epochs: of the round; counts without privacy add up over them.
+        epoch: number of the round's last epoch.
+    """
+    assert privacy.steps.config.counts_noise is not None
+    deviation = privacy.steps.config.counts_noise * (top_k + int(known_Y.sum())) ** 0.5
+    stream = privacy.steps.randomness.stream(epoch, 1)
+    noised_K = (routed_K.double() + stream.normal(routed_K.double(), deviation)).clamp(min=0)
+    noised_Y = (observed_Y.double() + stream.normal(observed_Y.double(), deviation)).clamp(min=0)
+    return noised_K * epochs, torch.where(known_Y, noised_Y, 0.0) * epochs

@@ -1,0 +1,1 @@
+"""Differential privacy: what is chosen, how it is trained, and what it costs."""

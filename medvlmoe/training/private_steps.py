@@ -1,0 +1,218 @@
+"""DP-SGD (Abadi et al. 2016, arXiv 1607.00133) as the trainer's way to take a step.
+
+Shapes: B records in memory at once, N records of the training set, K experts, Y labels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from medvlmoe.data.batch import Batch
+from medvlmoe.data.labels import LabelSpace
+from medvlmoe.errors import ConfigError
+from medvlmoe.model.moe import SparseMoE
+from medvlmoe.privacy.config import PrivacyConfig
+from medvlmoe.privacy.mechanism import Mechanism
+from medvlmoe.privacy.noise import noise_for
+from medvlmoe.privacy.randomness import SecretRandomness, Stream
+from medvlmoe.privacy.record_gradients import RecordGradients
+from medvlmoe.training.batches import ordered_batches
+from medvlmoe.training.config import TrainingConfig
+from medvlmoe.training.losses import record_losses
+from medvlmoe.training.optimizer import trainable_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingPlan:
+    """How the records of a training set are drawn.
+
+    Attributes:
+        records: N.
+        rate: probability with which each record is in a step's batch, independently of the others.
+        steps: steps of an epoch.
+    """
+
+    records: int
+    rate: float
+    steps: int
+
+    @classmethod
+    def of(cls, records: int, batch_size: int) -> "SamplingPlan":
+        """A batch of ``batch_size`` records on average, and as many steps an epoch as without privacy."""
+        return cls(records=records, rate=min(1.0, batch_size / records), steps=math.ceil(records / batch_size))
+
+    @property
+    def expected_batch(self) -> float:
+        """Records of a batch on average."""
+        return self.records * self.rate
+
+
+def planned_noise(config: PrivacyConfig, plan: SamplingPlan, epochs: int, rounds: int) -> float:
+    """The noise multiplier of a run's steps: the configured one, or that which reaches ``privacy.target_epsilon``.
+
+    Args:
+        config: the choices.
+        plan: of the hospital's training set.
+        epochs: of the whole run.
+        rounds: how often noised counts are released in it.
+
+    Raises:
+        ConfigError: no noise reaches the target.
+    """
+    if config.noise_multiplier is not None:
+        return config.noise_multiplier
+    assert config.target_epsilon is not None
+    return noise_for(
+        config.target_epsilon,
+        config.delta,
+        sampling_rate=plan.rate,
+        steps=epochs * plan.steps,
+        already_spent=counts_mechanisms(config, rounds),
+        kind=config.accountant,
+    )
+
+
+def step_mechanism(noise_multiplier: float, plan: SamplingPlan, epochs: int) -> Mechanism:
+    """What some epochs of training release."""
+    return Mechanism(noise_multiplier=noise_multiplier, sampling_rate=plan.rate, steps=epochs * plan.steps)
+
+
+def counts_mechanisms(config: PrivacyConfig, rounds: int) -> list[Mechanism]:
+    """What the noised counts of some rounds release; nothing if they are not sent."""
+    if config.counts_noise is None or rounds == 0:
+        return []
+    return [Mechanism(noise_multiplier=config.counts_noise, steps=rounds)]
+
+
+class PrivateSteps:
+    """Takes the optimizer's steps of one model with DP-SGD.
+
+    Every trainable parameter gets noise in every step, those of experts that no record chose too: which experts were
+    idle is told by the data.
+
+    Args:
+        config: clipping and physical batch.
+        noise_multiplier: standard deviation of the noise, in units of ``config.max_grad_norm``.
+        randomness: of the batches and of the noise.
+    """
+
+    def __init__(self, config: PrivacyConfig, noise_multiplier: float, randomness: SecretRandomness) -> None:
+        if not noise_multiplier > 0:
+            raise ConfigError(f"privacy: noise {noise_multiplier} is none; use a noise multiplier above 0")
+        self.config, self.noise_multiplier, self.randomness = config, noise_multiplier, randomness
+
+    def batches(self, plan: SamplingPlan, stream: Stream) -> list[list[list[int]]]:
+        """The rows of every step of an epoch in parts of ``privacy.physical_batch``; a step may have no row at all."""
+        drawn = (stream.sample(plan.records, plan.rate) for _ in range(plan.steps))
+        return [ordered_batches(rows, self.config.physical_batch) for rows in drawn]
+
+    def add_part(
+        self, model: nn.Module, batch: Batch, space: LabelSpace, ordinal: str, sums: dict[str, Tensor]
+    ) -> tuple[float, float]:
+        """Add the clipped gradients of some records to ``sums``.
+
+        Returns:
+            The sum of the records' losses and, of it, that of the router's loss.
+
+        Raises:
+            ConfigError: a gradient is not finite, or a parameter's cannot be told by record.
+        """
+        model.zero_grad(set_to_none=True)
+        with RecordGradients(model, len(batch), flat=self.config.clipping == "flat") as gradients:
+            output = model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)
+            loss_B = record_losses(output.logits_BY, batch.labels_BY, space, ordinal)
+            router_B = self._router_losses(output, loss_B)
+            (loss_B + router_B).sum().backward()
+        gradients.finish()
+        norms_B = gradients.squared_norms().sqrt()
+        if not bool(norms_B.isfinite().all()):
+            raise ConfigError("a record's gradient is not finite; lower the learning rate")
+        factor_B = (self.config.max_grad_norm / norms_B.clamp(min=self.config.max_grad_norm)).to(norms_B.dtype)
+        for name, total in gradients.weighted_sum(factor_B):
+            sums[name] = sums[name] + total if name in sums else total
+        return (loss_B + router_B).sum().item(), router_B.sum().item()
+
+    def set_gradients(self, model: nn.Module, sums: dict[str, Tensor], plan: SamplingPlan, stream: Stream) -> None:
+        """The step's gradients: (clipped sum + one draw of noise) / records of a batch on average."""
+        deviation = self.noise_multiplier * self.config.max_grad_norm
+        for name, parameter in trainable_parameters(model).items():
+            noise = stream.normal(parameter, deviation)
+            parameter.grad = (sums[name] + noise if name in sums else noise) / plan.expected_batch
+
+    def _router_losses(self, output: object, like_B: Tensor) -> Tensor:
+        """Router z-loss of each record (Zoph et al. 2022, arXiv 2202.08906): mean of log(sum exp(logits))^2."""
+        routing = getattr(output, "routing", None)
+        if self.config.router_z_loss == 0 or routing is None:
+            return torch.zeros_like(like_B)
+        units_BU = routing.logits_BK.logsumexp(-1).square().view(len(like_B), -1)
+        return self.config.router_z_loss * units_BU.mean(1)
+
+
+def refuse_what_is_not_private(model: nn.Module, training: TrainingConfig, precision: str, devices: int) -> None:
+    """What would break the guarantee of record-level privacy.
+
+    Raises:
+        ConfigError: with the reason and the mend.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ConfigError(
+                "privacy: batch normalisation makes every record's gradient depend on the others, so clipping bounds "
+                "nothing; use model.vision.normalisation=group, or another backbone"
+            )
+        if isinstance(module, SparseMoE) and module.balance_factor > 0:
+            refuse_balance_loss()
+        if isinstance(module, SparseMoE) and module.entropy_alpha > 0:
+            raise ConfigError(
+                "privacy: model.moe.entropy_alpha is part of the batch's auxiliary loss, which private steps leave out; "
+                "set it to 0"
+            )
+    refuse_settings(training, precision, devices)
+
+
+def refuse_balance_loss() -> None:
+    """Raise the ConfigError of a load-balancing loss under record-level privacy."""
+    raise ConfigError(
+        "privacy: the load-balancing loss multiplies means over the batch, so one record changes the gradient of all "
+        "others and clipping bounds nothing; set model.moe.balance_alpha=0 (privacy.router_z_loss and "
+        "model.moe.router_noise act on each record alone)"
+    )
+
+
+def refuse_settings(training: TrainingConfig, precision: str, devices: int | str) -> None:
+    """The part of :func:`refuse_what_is_not_private` that needs no model; ``auto`` precision is let pass.
+
+    Raises:
+        ConfigError: with the reason and the mend.
+    """
+    if precision not in ("float32", "auto"):
+        raise ConfigError(
+            f"privacy: training.precision={precision}: rounding to 16 bits happens after a gradient was bounded, and "
+            "float16's loss scale leaves steps out by what the data do; use training.precision=float32"
+        )
+    if devices != 1:
+        raise ConfigError(
+            f"privacy: devices={devices}: clipping and noise are not built for several devices; use devices=1"
+        )
+    if training.gradient_clip is not None:
+        raise ConfigError(
+            f"privacy: training.gradient_clip={training.gradient_clip} would clip the noised gradient once more; every "
+            "record's gradient is bounded already by privacy.max_grad_norm: set gradient_clip=null"
+        )
+    if training.accumulate > 1:
+        raise ConfigError(
+            f"privacy: training.accumulate={training.accumulate}: the drawn batch differs in size from step to step; "
+            "set accumulate=1 and privacy.physical_batch to what fits in memory"
+        )
+    if training.gradient_checkpointing:
+        raise ConfigError(
+            "privacy: training.gradient_checkpointing frees the activations that every record's gradient is made of; "
+            "switch it off and lower privacy.physical_batch"
+        )
+    if training.patience > 0:
+        raise ConfigError(
+            f"privacy: training.patience={training.patience}: early stopping looks at the validation records without "
+            "noise; set patience=0"
+        )

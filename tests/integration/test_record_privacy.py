@@ -1,0 +1,175 @@
+"""Record-level privacy in whole federations: accounted at the hospitals, stopped by them, nothing else sent."""
+
+from pathlib import Path
+
+import pytest
+
+from client.app import build_app, simulated_site
+from client.policy import SitePolicy
+from client.privacy import budget_of
+from medvlmoe.command_line import run as command_line
+from medvlmoe.configuration import compose
+from medvlmoe.errors import QuorumError
+from medvlmoe.files import read_json, read_json_lines
+from medvlmoe.privacy.accountant import Accountant
+from server.app import run_federation
+from simulation import InProcessGrid
+from strategies.run_config import RunConfig
+
+NAMES = ("chestxray14", "retinamnist")
+COMMON = ["model=tiny", "training.bootstrap_resamples=10", "privacy=record", "federation.rounds=2",
+          "training.batch_size=16", "~data.sites.chexpert", "~data.sites.mimic_cxr",
+          "~data.sites.pathmnist"]  # fmt: skip
+
+
+def federate(output: Path, data: Path, policies: dict[str, SitePolicy], *more: str) -> list[dict]:
+    config = compose(
+        RunConfig, [*COMMON, f"data.root={data}", f"output.root={output}", "output.name=run", *more]
+    )  # fmt: skip
+
+    def site_of(context):
+        site = simulated_site(config, NAMES[int(context.node_config["partition-id"])])
+        site.policy = policies.get(site.name, SitePolicy())
+        site.folder, site.simulated = str(output / "hospitals" / site.name), False
+        return site
+
+    run_federation(InProcessGrid(build_app(site_of), len(NAMES)), config)
+    return rounds(output)
+
+
+def rounds(output: Path) -> list[dict]:
+    return list(read_json_lines(output / "run" / "rounds.jsonl"))
+
+
+def ledger(output: Path, site: str) -> list[dict]:
+    return list(read_json_lines(output / "hospitals" / site / "privacy.jsonl"))
+
+
+def test_a_target_is_met_and_nothing_uncovered_leaves(tmp_path: Path, phantom_root: Path) -> None:
+    lines = federate(tmp_path, phantom_root, {}, "privacy.counts_noise=5.0")
+    for name in NAMES:
+        last = lines[-1]["sites"][name]
+        assert set(last) == {
+            "outcome", "examples", "routed_samples", "update_norms", "train_steps", "stamp/PHANTOM",
+            *(f"privacy/{key}" for key in ("epsilon", "delta", "noise_multiplier", "sampling_rate", "steps",
+                                            "max_grad_norm", "counts_noise", "epsilon_before")),
+        }  # fmt: skip
+        assert 7.8 < last["privacy/epsilon"] <= 8.0
+        assert lines[0]["sites"][name]["privacy/epsilon"] < last["privacy/epsilon"]
+        assert all(count >= 0 for count in last["routed_samples"])
+        spent = [mechanism for line in ledger(tmp_path, name) for mechanism in Accountant.from_dict(line).spent]
+        assert Accountant("rdp", spent).epsilon(1e-5) == pytest.approx(last["privacy/epsilon"])
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert all(entry["auc"] is None for entry in summary["sites"].values())  # test records have no noise either
+    assert summary["privacy"]
+
+
+def test_the_hospital_stops_before_its_cap_and_a_new_run_goes_on_counting(tmp_path: Path, phantom_root: Path) -> None:
+    policy = SitePolicy(differential_privacy_required=True, max_epsilon=6.0)
+    noise = ("privacy.target_epsilon=null", "privacy.noise_multiplier=1.0", "federation.quorum=1")
+    first, second = federate(tmp_path, phantom_root, {"retinamnist": policy}, *noise, "federation.rounds=2")
+    spent = first["sites"]["retinamnist"]["privacy/epsilon"]
+    whole = second["sites"]["chestxray14"]["privacy/epsilon"]
+    assert spent < 6 < whole
+    assert second["sites"]["retinamnist"] == {
+        "outcome": "refused by policy",
+        "reason": "refused by policy: the site's privacy budget is spent (code 121)",
+    }
+    assert len(ledger(tmp_path, "retinamnist")) == 1
+    log = (tmp_path / "hospitals" / "retinamnist.log").read_text()
+    assert "policy.max_epsilon=6" in log and f"epsilon is {spent:.3f}" in log
+    again = federate(
+        tmp_path, phantom_root, {"retinamnist": policy}, *noise, "federation.rounds=1", "output.overwrite=true"
+    )
+    assert again[0]["sites"]["retinamnist"]["outcome"] == "refused by policy"
+    assert again[0]["sites"]["chestxray14"]["privacy/epsilon_before"] == pytest.approx(whole)
+    assert again[0]["sites"]["chestxray14"]["privacy/epsilon"] > whole
+
+
+def test_a_resumed_run_has_spent_what_an_uninterrupted_one_has(tmp_path: Path, phantom_root: Path) -> None:
+    noise = ("privacy.target_epsilon=null", "privacy.noise_multiplier=2.0")
+    whole = federate(tmp_path / "whole", phantom_root, {}, *noise)
+    config = [*noise, "federation.rounds=2"]
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(tmp_path / "part", phantom_root, config)
+    assert len(ledger(tmp_path / "part", "chestxray14")) == 1
+    resumed = federate(tmp_path / "part", phantom_root, {}, *config, "resume=true")
+    for name in NAMES:
+        for key in ("privacy/epsilon", "privacy/steps", "privacy/epsilon_before"):
+            assert resumed[-1]["sites"][name][key] == whole[-1]["sites"][name][key], key
+
+
+def _interrupted(output: Path, data: Path, config: list[str]) -> None:
+    from server.rounds import RoundLoop
+
+    original = RoundLoop._run_round
+
+    def interrupt(self, server_round: int) -> None:
+        if server_round == 2:
+            raise KeyboardInterrupt
+        original(self, server_round)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RoundLoop, "_run_round", interrupt)
+        federate(output, data, {}, *config)
+
+
+def test_what_leaves_twice_costs_twice(tmp_path: Path, phantom_root: Path) -> None:
+    """A round below quorum is repeated; the hospital that had answered has released two different noised models."""
+    with pytest.raises(QuorumError):
+        federate(
+            tmp_path, phantom_root, {"retinamnist": SitePolicy(min_patients=10_000)}, "federation.retries=1",
+            "federation.quorum=2",
+        )  # fmt: skip
+    assert [line["round"] for line in ledger(tmp_path, "chestxray14")] == [1, 1]
+
+
+def test_a_damaged_record_of_spent_privacy_stops_everything(tmp_path: Path, phantom_root: Path) -> None:
+    file = tmp_path / "hospitals" / "chestxray14" / "privacy.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"run": "old"}\n')
+    with pytest.raises(QuorumError, match="chestxray14: error code 103"):
+        federate(tmp_path, phantom_root, {}, "federation.retries=0")
+
+
+def test_a_required_guarantee_withholds_metrics_whatever_the_server_asks(tmp_path: Path, phantom_root: Path) -> None:
+    policy = {"retinamnist": SitePolicy(differential_privacy_required=True)}
+    lines = federate(tmp_path, phantom_root, policy, "privacy.release_evaluation=true", "federation.rounds=1")
+    assert "validation_auc" in lines[0]["sites"]["chestxray14"]
+    assert not any("validation" in key for key in lines[0]["sites"]["retinamnist"])
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert summary["sites"]["chestxray14"]["auc"] is not None and summary["sites"]["retinamnist"]["auc"] is None
+
+
+def test_the_simulation_and_the_pooled_model(tmp_path: Path, phantom_root: Path) -> None:
+    arguments = [*COMMON, "compare=[centralized]", f"data.root={phantom_root}", f"output.root={tmp_path}",
+                 "output.name=run", "federation.rounds=1"]  # fmt: skip
+    assert command_line(["simulate", *arguments]) == 0
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert all(site["auc"] is not None for site in summary["sites"].values())
+    pooled = summary["compare"]["centralized"]["privacy"]["records"]["retinamnist"]
+    assert 7.8 < pooled["epsilon"] <= 8.0
+    assert "validation_auc" not in rounds(tmp_path)[0]["sites"]["retinamnist"]
+    assert budget_of(simulated_site(compose(RunConfig, arguments), "retinamnist")).spent()
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("model.moe.balance_alpha=0.01", "load-balancing"),
+        ("training.precision=bfloat16", "float32"),
+        ("training.patience=3", "early stopping"),
+        ("federation.select=best", "select=last"),
+        ("devices=2", "several devices"),
+        ("compare=[yardstick]", "batch normalisation"),
+        ("training.gradient_clip=1.0", "gradient_clip"),
+        ("privacy.noise_multiplier=0", "without noise"),
+        ("privacy.unit=patient", "several"),
+    ],
+)
+def test_what_breaks_the_guarantee_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, reason: str
+) -> None:
+    assert command_line(["simulate", *COMMON, f"output.root={tmp_path}", override]) == 2
+    assert reason in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

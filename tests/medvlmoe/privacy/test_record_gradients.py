@@ -1,0 +1,158 @@
+"""Every record's gradient of every trainable parameter, against a plain loop over single records."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medvlmoe.data.batch import Batch
+from medvlmoe.errors import ConfigError
+from medvlmoe.privacy.record_gradients import RecordGradients
+from medvlmoe.training.losses import count_known, label_loss, record_losses
+from tests.medvlmoe.privacy.models import MODELS, SPACE, gradients, make_batch, rows_of, tiny_model
+
+ROWS = 5
+
+
+def looped(model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
+    """The reference: each record alone, by plain autograd and the ordinary loss."""
+    found = []
+    for row in range(len(batch)):
+        alone = rows_of(batch, [row])
+        output = model(alone.image_BCHW, alone.input_ids_BL, alone.attention_mask_BL)
+        loss = label_loss(output.logits_BY, alone.labels_BY, SPACE, count_known(alone.labels_BY, SPACE))
+        found.append(gradients(model, loss))
+    return found
+
+
+def watched(model: nn.Module, batch: Batch, *, flat: bool) -> RecordGradients:
+    model.zero_grad(set_to_none=True)
+    with RecordGradients(model, len(batch), flat=flat) as records:
+        output = model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)
+        record_losses(output.logits_BY, batch.labels_BY, SPACE).sum().backward()
+    records.finish()
+    return records
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-5, atol=1e-5 * max(1.0, float(other.abs().max())))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_gradient_is_that_of_the_record_alone(name: str, training: bool) -> None:
+    model = MODELS[name]().train(training)
+    batch = make_batch(model, ROWS)
+    expected = looped(model, batch)
+    factor_B = torch.tensor([0.5, 0.0, 2.0, 1.0, 0.1])
+    squares_B = torch.stack([sum(g.square().sum() for g in one.values()) for one in expected])  # type: ignore[misc]
+    names = {parameter for parameter, values in model.named_parameters() if values.requires_grad}
+    for flat in (True, False):
+        found = watched(model, batch, flat=flat)
+        assert torch.allclose(found.squared_norms(), squares_B, rtol=1e-4)
+        sums = dict(found.weighted_sum(factor_B))
+        by_record = dict(found.by_record())
+        for parameter in names:
+            whole_BP = torch.stack([one[parameter] for one in expected])
+            assert close(by_record.get(parameter, torch.zeros_like(whole_BP)), whole_BP), parameter
+            total = torch.einsum("b...,b->...", whole_BP, factor_B)
+            assert close(sums.get(parameter, torch.zeros_like(total)), total), parameter
+        idle = {parameter for parameter in names if all(not one[parameter].any() for one in expected)}
+        assert names - sums.keys() <= idle
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_grouped_convolutions(flat: bool) -> None:
+    """Against plain autograd of the whole batch: at 1 x 1 pixels this network's norms magnify the last bit."""
+    model = tiny_model("test_efficientnet").eval()
+    batch = make_batch(model, ROWS)
+    output = model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)
+    expected = gradients(model, record_losses(output.logits_BY, batch.labels_BY, SPACE).sum())
+    found = dict(watched(model, batch, flat=flat).weighted_sum(torch.ones(ROWS)))
+    assert all(close(found[name], gradient) for name, gradient in expected.items() if gradient.any())
+
+
+def test_shared_matrices_are_one_gradient_a_record() -> None:
+    """The norm is that of the sum over both directions, not of the two separately."""
+    model = tiny_model("test_resnet")
+    batch = make_batch(model, ROWS)
+    name = "fusion.cross_attention.attention.query.weight"
+    squares_B = torch.stack([one[name].square().sum() for one in looped(model, batch)])
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter_name == name)
+    for flat in (True, False):
+        assert torch.allclose(watched(model, batch, flat=flat).squared_norms(), squares_B, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 12])
+def test_any_number_of_records(rows: int) -> None:
+    """12 is also the number of text positions: an axis of that length must not be taken for the records."""
+    model = MODELS["tokens"]()
+    batch = make_batch(model, rows)
+    expected = looped(model, batch)
+    by_record = dict(watched(model, batch, flat=False).by_record())
+    for name, gradient_BP in by_record.items():
+        assert close(gradient_BP, torch.stack([one[name] for one in expected])), name
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet", "tokens"])
+def test_another_record_changes_no_gradient(name: str) -> None:
+    """Neither routing nor normalisation couples records: what record 0 becomes is nothing to the others."""
+    model = MODELS[name]()
+    batch = make_batch(model, ROWS)
+    other = make_batch(model, ROWS, seed=9)
+    for field in ("image_BCHW", "input_ids_BL", "attention_mask_BL", "labels_BY"):
+        getattr(other, field)[1:] = getattr(batch, field)[1:]
+    assert not torch.equal(other.image_BCHW[0], batch.image_BCHW[0])
+    first, second = (dict(watched(model, rows, flat=True).by_record()) for rows in (batch, other))
+    for parameter in first.keys() & second.keys():
+        assert close(first[parameter][1:], second[parameter][1:]), parameter
+    assert not close(first["head.weight"][:1], second["head.weight"][:1])
+
+
+class Escaping(nn.Module):
+    """A parameter in a place where no rule sees which record it meets."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.weight = nn.Parameter(torch.ones(4, 4))
+        self.norm = nn.BatchNorm1d(4)
+        self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
+        for part, wanted in ((self.norm, "norm"), (self.attention, "attention")):
+            part.requires_grad_(how == wanted)
+
+    def forward(self, rows_BF: Tensor) -> Tensor:
+        if self.how == "product":
+            return rows_BF @ self.weight
+        if self.how == "turned":
+            return rows_BF.mm(self.weight.T)
+        if self.how == "added":
+            return rows_BF + self.weight  # as many rows as the batch, and not the records
+        if self.how == "sequence":
+            return nn.functional.linear(rows_BF.repeat(2, 1), self.weight)[:4]
+        if self.how == "indexed":
+            return rows_BF + nn.functional.embedding(torch.arange(4), self.weight)
+        if self.how == "norm":
+            return self.norm(rows_BF)
+        return self.attention(rows_BF[:, None], rows_BF[:, None], rows_BF[:, None])[0]
+
+
+@pytest.mark.parametrize("how", ["product", "turned", "added", "sequence", "indexed", "norm", "attention"])
+def test_a_use_without_a_rule_is_refused(how: str) -> None:
+    model, inputs = Escaping(how), torch.randn(4, 4)
+
+    def watch() -> None:
+        with RecordGradients(model, 4) as records:
+            model(inputs).sum().backward()
+        records.finish()
+
+    with pytest.raises(ConfigError, match="privacy: "):
+        watch()
+
+
+def test_the_model_is_as_before_afterwards() -> None:
+    model = MODELS["resnet"]()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    watched(model, make_batch(model, 3), flat=False)
+    assert model.moe.row_scope is None
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
