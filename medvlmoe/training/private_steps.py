@@ -166,8 +166,8 @@ def refuse_what_is_not_private(model: nn.Module, training: TrainingConfig, preci
             refuse_balance_loss()
         if isinstance(module, SparseMoE) and module.entropy_alpha > 0:
             raise ConfigError(
-                "privacy: model.moe.entropy_alpha is part of the batch's auxiliary loss, which private steps leave out; "
-                "set it to 0"
+                "privacy: model.moe.entropy_alpha belongs to the batch's auxiliary loss, which private steps leave "
+                "out; set it to 0"
             )
     refuse_settings(training, precision, devices)
 
