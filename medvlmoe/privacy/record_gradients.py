@@ -235,7 +235,7 @@ class RecordGradients(TorchFunctionMode):
             "kernel_size": tuple(weight.shape[2:]), "stride": _tuple(stride, axes), "dilation": _tuple(dilation, axes),
             "padding": padding if isinstance(padding, str) else _tuple(padding, axes),
         }  # fmt: skip
-        layer.weight, layer.bias = weight, bias  # type: ignore[assignment]
+        layer.weight, layer.bias = weight, bias
         output = func(input, weight, bias, stride, padding, dilation, groups)
         return self._whole_batch("a convolution", compute_conv_grad_sample, layer, input, output)
 
