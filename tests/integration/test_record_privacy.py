@@ -64,6 +64,7 @@ def test_a_target_is_met_and_nothing_uncovered_leaves(tmp_path: Path, phantom_ro
     assert summary["privacy"]
 
 
+@pytest.mark.long
 def test_the_hospital_stops_before_its_cap_and_a_new_run_goes_on_counting(tmp_path: Path, phantom_root: Path) -> None:
     policy = SitePolicy(differential_privacy_required=True, max_epsilon=6.0)
     noise = ("privacy.target_epsilon=null", "privacy.noise_multiplier=1.0", "federation.quorum=1")
@@ -86,6 +87,7 @@ def test_the_hospital_stops_before_its_cap_and_a_new_run_goes_on_counting(tmp_pa
     assert again[0]["sites"]["chestxray14"]["privacy/epsilon"] > whole
 
 
+@pytest.mark.long
 def test_a_resumed_run_has_spent_what_an_uninterrupted_one_has(tmp_path: Path, phantom_root: Path) -> None:
     noise = ("privacy.target_epsilon=null", "privacy.noise_multiplier=2.0")
     whole = federate(tmp_path / "whole", phantom_root, {}, *noise)
@@ -114,6 +116,7 @@ def _interrupted(output: Path, data: Path, config: list[str]) -> None:
         federate(output, data, {}, *config)
 
 
+@pytest.mark.long
 def test_what_leaves_twice_costs_twice(tmp_path: Path, phantom_root: Path) -> None:
     """A round below quorum is repeated; the hospital that had answered has released two different noised models."""
     with pytest.raises(QuorumError):
@@ -124,6 +127,7 @@ def test_what_leaves_twice_costs_twice(tmp_path: Path, phantom_root: Path) -> No
     assert [line["round"] for line in ledger(tmp_path, "chestxray14")] == [1, 1]
 
 
+@pytest.mark.long
 def test_a_damaged_record_of_spent_privacy_stops_everything(tmp_path: Path, phantom_root: Path) -> None:
     file = tmp_path / "hospitals" / "chestxray14" / "privacy.jsonl"
     file.parent.mkdir(parents=True)
@@ -132,6 +136,7 @@ def test_a_damaged_record_of_spent_privacy_stops_everything(tmp_path: Path, phan
         federate(tmp_path, phantom_root, {}, "federation.retries=0")
 
 
+@pytest.mark.long
 def test_a_required_guarantee_withholds_metrics_whatever_the_server_asks(tmp_path: Path, phantom_root: Path) -> None:
     policy = {"retinamnist": SitePolicy(differential_privacy_required=True)}
     lines = federate(tmp_path, phantom_root, policy, "privacy.release_evaluation=true", "federation.rounds=1")
@@ -141,6 +146,7 @@ def test_a_required_guarantee_withholds_metrics_whatever_the_server_asks(tmp_pat
     assert summary["sites"]["chestxray14"]["auc"] is not None and summary["sites"]["retinamnist"]["auc"] is None
 
 
+@pytest.mark.long
 def test_the_simulation_and_the_pooled_model(tmp_path: Path, phantom_root: Path) -> None:
     arguments = [*COMMON, "compare=[centralized]", f"data.root={phantom_root}", f"output.root={tmp_path}",
                  "output.name=run", "federation.rounds=1"]  # fmt: skip

@@ -1,0 +1,134 @@
+"""A site's account of spent privacy: by data, not by run; asked before a round, written before a reply leaves."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from client.policy import PolicyRefusalError
+from client.privacy import budget_of, evaluation_may_leave, noised_counts, open_round, plain_counts
+from medvlmoe.errors import CheckpointError, ConfigError
+from medvlmoe.privacy.accountant import Accountant
+from medvlmoe.privacy.config import PrivacyConfig
+from medvlmoe.privacy.mechanism import Mechanism
+from strategies import error_codes
+
+NOISE = PrivacyConfig(mode="record", noise_multiplier=1.0)
+RECORDS = 640
+
+
+def test_every_run_on_the_data_adds_up(site_of, request_of) -> None:
+    site = site_of()
+    for run in ("first", "second"):
+        request = request_of(run=run, privacy=NOISE).config
+        for server_round in (1, 2):
+            opened = open_round(site, request, RECORDS)
+            opened.budget.charge(run, server_round, opened.released)
+    expected = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / RECORDS, steps=80)])
+    assert opened.cost.epsilon == pytest.approx(expected.epsilon(1e-5))
+    assert opened.cost.steps == 80
+    half = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / RECORDS, steps=40)])
+    assert opened.cost.epsilon_before == pytest.approx(half.epsilon(1e-5))
+
+
+def test_opening_a_round_costs_nothing(site_of, request_of) -> None:
+    site, request = site_of(), request_of(privacy=NOISE).config
+    assert open_round(site, request, RECORDS).cost == open_round(site, request, RECORDS).cost
+    assert budget_of(site).spent() == []
+
+
+def test_a_round_beyond_the_cap_is_refused_before_it_begins(site_of, request_of) -> None:
+    request = request_of(privacy=NOISE).config
+    first = open_round(site_of(), request, RECORDS).cost.epsilon
+    site = site_of(differential_privacy_required=True, max_epsilon=first)
+    opened = open_round(site, request, RECORDS)
+    opened.budget.charge("trial", 1, opened.released)
+    with pytest.raises(PolicyRefusalError, match="max_epsilon") as refusal:
+        open_round(site, request, RECORDS)
+    assert refusal.value.code == error_codes.PRIVACY_SPENT
+    assert error_codes.is_refusal(error_codes.PRIVACY_SPENT)
+
+
+def test_a_large_delta_of_the_server_buys_nothing(site_of, request_of) -> None:
+    lax = request_of(privacy=PrivacyConfig(mode="record", noise_multiplier=1.0, delta=0.001)).config
+    assert (
+        open_round(site_of(), lax, RECORDS).cost
+        == open_round(site_of(), request_of(privacy=NOISE).config, RECORDS).cost
+    )
+    assert (
+        open_round(site_of(max_delta=0.001), lax, RECORDS).cost.epsilon
+        < open_round(site_of(), lax, RECORDS).cost.epsilon
+    )
+    with pytest.raises(ConfigError, match="publishing one record"):
+        open_round(site_of(max_delta=0.5), lax, 1000)
+
+
+def test_the_target_is_for_the_whole_run(site_of, request_of) -> None:
+    target = PrivacyConfig(mode="record", target_epsilon=3.0, counts_noise=10.0)
+    site, request = site_of(), request_of(privacy=target).config
+    for server_round in range(1, request.rounds + 1):
+        opened = open_round(site, request, RECORDS)
+        opened.budget.charge(request.run, server_round, opened.released)
+    assert 2.95 < opened.cost.epsilon <= 3.0
+
+
+def test_a_torn_line_is_not_counted_and_a_damaged_one_stops(site_of, request_of) -> None:
+    site, request = site_of(), request_of(privacy=NOISE).config
+    opened = open_round(site, request, RECORDS)
+    opened.budget.charge("trial", 1, opened.released)
+    file = Path(site.folder) / "privacy.jsonl"
+    whole = file.read_text()
+    file.write_text(whole + whole[:30])  # killed while writing: nothing had left
+    assert budget_of(site).spent() == opened.released
+    file.write_text(whole.replace('"steps": 20', '"steps": -20'))
+    with pytest.raises(CheckpointError, match="damaged"):
+        open_round(site, request, RECORDS)
+
+
+def test_only_a_simulation_repeats_its_noise(site_of, request_of) -> None:
+    repeatable = PrivacyConfig(mode="record", noise_multiplier=1.0, repeatable_noise=True)
+    site, request = site_of(), request_of(privacy=repeatable).config
+    like = torch.zeros(50)
+
+    def draw() -> torch.Tensor:
+        return open_round(site, request, RECORDS).steps.randomness.stream(0).normal(like, 1.0)
+
+    assert not torch.equal(draw(), draw())
+    site.simulated = True
+    assert torch.equal(draw(), draw())
+
+
+def test_counts_have_noise_of_their_sensitivity_and_are_never_negative(site_of, request_of) -> None:
+    privacy = PrivacyConfig(mode="record", noise_multiplier=1.0, counts_noise=3.0)
+    opened = open_round(site_of(), request_of(privacy=privacy).config, RECORDS)
+    known_Y = torch.tensor([True] * 7 + [False] * 3)
+    far = torch.full((4000,), 1e6)
+    routed_K, observed_Y = noised_counts(opened, far, torch.full((10,), 500), known_Y, top_k=2, epochs=1, epoch=0)
+    assert float((routed_K - 1e6).std()) == pytest.approx(3.0 * 9**0.5, rel=0.06)
+    assert (observed_Y[7:] == 0).all() and (observed_Y[:7] != 500).all()
+    none_K, none_Y = noised_counts(opened, far * 0, torch.zeros(10), known_Y, top_k=2, epochs=1, epoch=0)
+    assert (none_K >= 0).all() and (none_Y >= 0).all() and none_K.any()
+    twice_K, _ = noised_counts(opened, far, torch.zeros(10), known_Y, top_k=2, epochs=2, epoch=0)
+    assert float(twice_K.mean()) == pytest.approx(2e6, rel=1e-3)
+
+
+def test_without_counts_the_number_of_records_is_all_that_is_told() -> None:
+    routed_K, observed_Y = plain_counts(30, 2, 4, 2, torch.tensor([True, False]))
+    assert routed_K.tolist() == [30.0] * 4 and observed_Y.tolist() == [60.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "released", "required", "simulated", "may"),
+    [
+        ("none", False, False, False, True),
+        ("record", False, False, False, False),
+        ("record", True, False, False, True),
+        ("record", True, True, False, False),
+        ("record", False, False, True, True),
+    ],
+)
+def test_metrics_without_noise(site_of, mode: str, released: bool, required: bool, simulated: bool, may: bool) -> None:
+    site = site_of(differential_privacy_required=required)
+    site.simulated = simulated
+    privacy = PrivacyConfig(mode=mode, noise_multiplier=1.0, release_evaluation=released)
+    assert evaluation_may_leave(site, privacy) == may
