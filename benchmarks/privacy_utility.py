@@ -19,7 +19,7 @@ from medvlmoe.analysis.table import t_interval
 from medvlmoe.files import read_json
 from simulation.command import simulate
 
-DELTA = 1e-4
+DELTA = 1e-5  # what a hospital allows at most by default (policy.max_delta)
 COMMON = ("model=tiny", "data=real", "~data.sites.covid", "~data.sites.idrid", "data.augment=false",
           "model.moe.balance_alpha=0", "training.precision=float32", "training.patience=0", "federation.select=last",
           "federation.keep_optimizer_state=true", "training.bootstrap_resamples=10")  # fmt: skip

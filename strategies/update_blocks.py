@@ -28,7 +28,7 @@ class UpdateBlocks:
         Args:
             groups: the groups that travel.
             max_update_norm: bound of the rest together.
-            max_group_norms: bound of each group by its name or a pattern such as ``expert.*``.
+            max_group_norms: bound of each group by its name or a pattern such as ``expert*``.
 
         Raises:
             ConfigError: a pattern that fits no group.

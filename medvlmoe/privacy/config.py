@@ -18,7 +18,7 @@ class ClientLevelConfig:
     Attributes:
         clipping: ``fixed``, or ``adaptive``: the bound follows a quantile of the updates' norms (arXiv 1905.03871).
         max_update_norm: bound on the L2 norm of one hospital's update; with ``adaptive`` the first one.
-        max_group_norms: bounds by parameter group instead, such as ``{vision: 0.5, "expert.*": 0.1}``; groups that no
+        max_group_norms: bounds by parameter group instead, such as ``{vision: 0.5, expert*: 0.1}``; groups that no
             name fits share ``max_update_norm``.
         noise_multiplier: standard deviation of the noise, in units of the bound.
         target_epsilon: solved for the noise before the run instead of ``noise_multiplier``.

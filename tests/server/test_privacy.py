@@ -66,6 +66,13 @@ def test_metrics_may_be_released_and_then_the_statement_says_so(tmp_path: Path) 
     assert "**Metrics were released**" in (tmp_path / "run" / "privacy.md").read_text()
 
 
+def test_groups_may_have_bounds_of_their_own(tmp_path: Path) -> None:
+    bounds = "+privacy.client.max_group_norms={vision: 0.5, expert*: 0.1}"
+    summary = federate(tmp_path, lambda *_: None, *PRIVATE, "federation.rounds=1", bounds)
+    experts = {f"expert.{k}": 0.1 for k in range(4)}
+    assert summary["privacy"]["client"]["bounds"] == {"vision": 0.5, **experts, "rest": 1.0}
+
+
 def test_a_run_stops_before_the_round_that_would_exceed_its_target(tmp_path: Path) -> None:
     target = ("privacy=client", "privacy.client.target_epsilon=20")
     federate(tmp_path, lambda *_: None, *target, "federation.rounds=2")
