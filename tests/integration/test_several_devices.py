@@ -126,6 +126,8 @@ def test_whatever_is_killed_nothing_hangs_and_nothing_stays(
          "+data.sites.north={kind:manifest,root:north,manifest:site.yaml}", f"output.root={runs}", "output.name=run",
          "training.epochs=100000", "training.patience=0", *CALM, "devices=2"],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell starts what it runs in the background with this signal ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 200
     while (helper := helper_of(command.pid)) is None or (
