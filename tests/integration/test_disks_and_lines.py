@@ -81,6 +81,8 @@ def test_a_hospitals_disk_is_full(parts: Parts, uninterrupted: dict[str, torch.T
         assert_finished_as(parts, uninterrupted)
 
 
+# A cut upload is noticed after four minutes and its round repeated: too long for every run of the long tests.
+@pytest.mark.skipif("MEDVLMOE_FAULTS" not in os.environ, reason="set MEDVLMOE_FAULTS=1 to cut lines")
 def test_a_line_that_is_slow_and_then_cut(parts: Parts, uninterrupted: dict[str, torch.Tensor]) -> None:
     site = SITES[0]
     with TcpProxy(parts.port, bytes_per_second=400_000) as line:
