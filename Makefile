@@ -40,7 +40,7 @@ test: lint
 	$(BIN)/pytest -m "not long" -n $(TEST_PROCESSES)
 
 test-long: install nginx
-	$(BIN)/pytest -m long -n $(TEST_PROCESSES)
+	$(BIN)/pytest -m long
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
