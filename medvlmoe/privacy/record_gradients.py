@@ -22,6 +22,7 @@ from opacus.grad_sample.conv import compute_conv_grad_sample
 from opacus.grad_sample.embedding import compute_embedding_grad_sample
 from opacus.grad_sample.group_norm import compute_group_norm_grad_sample
 from opacus.grad_sample.layer_norm import compute_layer_norm_grad_sample
+from opacus.utils.tensor_utils import unfold2d, unfold3d
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -124,7 +125,8 @@ class RecordGradients(TorchFunctionMode):
         for parameter, parts in self._parts.items():
             total = torch.zeros_like(parameter, requires_grad=False)
             for part in self._joined(parameter, parts):
-                total += part.weighted_sum(factor_B if part.records_U is None else factor_B[part.records_U])
+                factor_U = factor_B if part.records_U is None else factor_B[part.records_U]
+                total += part.weighted_sum(factor_U).view_as(total)  # a convolution's are those of a matrix
             yield self._names[parameter], total
 
     def by_record(self) -> Iterator[tuple[str, Tensor]]:
@@ -156,7 +158,7 @@ class RecordGradients(TorchFunctionMode):
             self._owner_R = None
 
     def _add(self, parameter: nn.Parameter, part: "_Direct | _Linear | _Lookup") -> None:
-        if self._flat and not isinstance(part, _Direct):
+        if not isinstance(part, _Direct) and (self._flat or part.is_larger_than_gradient):
             part = _Direct(part.records_U, part.by_record(parameter))
         self._parts.setdefault(parameter, []).append(part)
 
@@ -237,7 +239,23 @@ class RecordGradients(TorchFunctionMode):
         }  # fmt: skip
         layer.weight, layer.bias = weight, bias
         output = func(input, weight, bias, stride, padding, dilation, groups)
-        return self._whole_batch("a convolution", compute_conv_grad_sample, layer, input, output)
+        positions = output[0, 0].numel()
+        factors = groups == 1 and _gram_is_cheaper(positions, weight[0].numel(), len(weight))
+        if self._flat or not factors or not self._is_watched(weight) or self._owner_R is not None:
+            return self._whole_batch("a convolution", compute_conv_grad_sample, layer, input, output)
+        given, unfold = input.detach(), unfold2d if axes == 2 else unfold3d
+
+        def take(gradient: Tensor) -> None:  # few pixels and many channels: a linear map of the pixels' neighbourhoods
+            input_BIT = unfold(
+                given, kernel_size=layer.kernel_size, padding=layer.padding, stride=layer.stride,
+                dilation=layer.dilation,
+            )  # fmt: skip
+            output_BTO = gradient.flatten(2).mT
+            self._add(weight, _Linear(None, input_BIT.mT, output_BTO))  # type: ignore[arg-type]
+            if bias is not None and self._is_watched(bias):
+                self._add(bias, _Direct(None, output_BTO.sum(1)))  # type: ignore[arg-type]
+
+        return self._watch("a convolution", len(input), output, take)
 
     def _whole_batch(self, what: str, sampler: Callable[..., Any], layer: Any, input: Tensor, output: Tensor) -> Tensor:
         if self._owner_R is not None:
@@ -311,16 +329,21 @@ class _Direct:
 
 @dataclass
 class _Linear:
-    """The gradient of a linear map's weight as factors: the sum over positions t of output_t input_t^T."""
+    """The gradient of a linear map's weight as factors: the sum over positions t of output_t input_t^T.
+
+    With few positions: with many the gradients themselves are smaller and faster (arXiv 2205.10683).
+    """
 
     records_U: Tensor | None
     input_UTI: Tensor
     output_UTO: Tensor
 
+    @property
+    def is_larger_than_gradient(self) -> bool:
+        _, positions, inputs = self.input_UTI.shape
+        return not _gram_is_cheaper(positions, inputs, self.output_UTO.shape[2])
+
     def squared_norms(self) -> Tensor:
-        positions, inputs, outputs = (*self.input_UTI.shape[1:], self.output_UTO.shape[2])
-        if 2 * positions**2 > inputs * outputs:  # then the gradients are smaller than the products (arXiv 2205.10683)
-            return self._gradients().flatten(1).square().sum(1)
         inner_UTT = self.input_UTI @ self.input_UTI.mT
         outer_UTT = self.output_UTO @ self.output_UTO.mT
         return (inner_UTT * outer_UTT).sum((1, 2)).clamp(min=0.0)
@@ -330,16 +353,13 @@ class _Linear:
         return weighted_UTO.flatten(0, 1).T @ self.input_UTI.flatten(0, 1)
 
     def by_record(self, parameter: nn.Parameter) -> Tensor:
-        return self._gradients()
+        return (self.output_UTO.mT @ self.input_UTI).view(-1, *parameter.shape)
 
     def joined(self, others: Sequence["_Linear"]) -> "_Linear":
         parts = [self, *others]
         return _Linear(
             None, torch.cat([part.input_UTI for part in parts], 1), torch.cat([part.output_UTO for part in parts], 1)
         )
-
-    def _gradients(self) -> Tensor:
-        return self.output_UTO.mT @ self.input_UTI
 
 
 @dataclass
@@ -350,6 +370,7 @@ class _Lookup:
     index_UT: Tensor
     output_UTO: Tensor
     shape: tuple[int, ...]
+    is_larger_than_gradient = False
 
     def squared_norms(self) -> Tensor:
         equal_UTT = self.index_UT.unsqueeze(2) == self.index_UT.unsqueeze(1)
@@ -381,6 +402,10 @@ _RULES: Mapping[Any, Callable[..., Tensor]] = {
     functional.conv2d: RecordGradients._convolution,
     functional.conv3d: RecordGradients._convolution,
 }
+
+
+def _gram_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
+    return 2 * positions**2 <= inputs * outputs
 
 
 def _by_record(owner_R: Tensor | None, *tensors: Tensor) -> tuple[Tensor | None, list[Tensor]]:
