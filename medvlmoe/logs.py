@@ -19,3 +19,4 @@ def show_progress(*packages: str) -> None:
         if not logger.handlers:
             logger.addHandler(handler)
             logger.setLevel(logging.INFO)
+            logger.propagate = False  # Opacus gives the root logger a handler; every line would then come twice

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from medvlmoe.configuration import from_mapping, to_mapping
 from medvlmoe.data.labels import LabelSpace
@@ -358,7 +358,7 @@ class ReceivedTensors(Mapping[str, torch.Tensor]):
         self._arrays, self._base = arrays, base
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        array = self._arrays[name]
+        array = _in_memory(self._arrays[name])
         base = None if self._base is None else self._base[name]
         if base is not None:
             size, right = len(array.data), self._codec.byte_count(base.shape)
@@ -385,6 +385,11 @@ _METRIC_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")  # label names are in some
 _HEADER_BYTES = 4096  # of NumPy's format
 _MOST_METRICS, _MOST_NUMBERS, _LONGEST_INTRODUCTION, _SHOWN = 2_000, 100_000, 1_000_000, 100
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,127}", re.ASCII)
+
+
+def _in_memory(array: Array) -> Array:
+    """The same array with its bytes at hand: at the server they lie on disk, and each look at them reads all again."""
+    return Array(array.dtype, array.shape, array.stype, array.data)
 
 
 def _only_keys(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:

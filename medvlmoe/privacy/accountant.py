@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from opacus.accountants import PRVAccountant
 
 from medvlmoe.errors import CheckpointError
 from medvlmoe.privacy.mechanism import Mechanism
@@ -114,6 +113,8 @@ class Accountant:
             ) from error
 
     def _prv_epsilon(self, delta: float) -> float:
+        from opacus.accountants import PRVAccountant  # here: Opacus takes seconds to import
+
         accountant = PRVAccountant()
         accountant.history = [(noise, rate, steps) for (noise, rate), steps in sorted(self._steps.items())]
         with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -8,7 +8,6 @@ import functools
 import math
 
 import numpy as np
-from opacus.accountants.analysis.rdp import compute_rdp
 
 # Finer where the best order lies for the epsilons in use. Any set of orders gives a valid bound, more a tighter one.
 ORDERS_A = np.array(
@@ -37,6 +36,8 @@ def epsilon_of(divergences_A: np.ndarray, delta: float) -> float:
 
 
 def _divergence(noise_multiplier: float, sampling_rate: float, order: float) -> float:
+    from opacus.accountants.analysis.rdp import compute_rdp  # here: Opacus takes seconds to import
+
     try:
         found = float(compute_rdp(q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=order))
     except (ValueError, OverflowError):  # its series for fractional orders cancels badly at times

@@ -17,7 +17,6 @@ from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from medvlmoe.privacy.noise import noise_for
 from medvlmoe.privacy.randomness import SecretRandomness, Stream
-from medvlmoe.privacy.record_gradients import RecordGradients
 from medvlmoe.training.batches import ordered_batches
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.losses import record_losses
@@ -119,6 +118,8 @@ class PrivateSteps:
         Raises:
             ConfigError: a gradient is not finite, or a parameter's cannot be told by record.
         """
+        from medvlmoe.privacy.record_gradients import RecordGradients  # here: Opacus takes seconds to import
+
         model.zero_grad(set_to_none=True)
         with RecordGradients(model, len(batch), flat=self.config.clipping == "flat") as gradients:
             output = model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)

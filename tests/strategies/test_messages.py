@@ -75,6 +75,32 @@ def test_a_reply_comes_back() -> None:
     assert all(torch.equal(found.tensors[name], update().tensors[name]) for name in BASE)
 
 
+class CountingArray(Array):
+    """Stands for one whose bytes lie on disk: each look at them is a look at the disk."""
+
+    looks = 0
+
+    def __init__(self, array: Array) -> None:
+        self.dtype, self.shape, self.stype = array.dtype, array.shape, array.stype
+        self.__dict__["_bytes"] = array.data
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        CountingArray.looks += 1
+        return self.__dict__["_bytes"]
+
+
+@pytest.mark.parametrize("codec", ["float32", "bfloat16", "int8"])
+def test_the_bytes_of_an_array_are_read_once(monkeypatch: pytest.MonkeyPatch, codec: str) -> None:
+    content = build_reply(update(), codec)
+    for name, array in list(content["arrays"].items()):
+        content["arrays"][name] = CountingArray(array)
+    found = read_reply(content, base=BASE, codec=codec, server_round=2, expert_count=3, label_count=5)
+    monkeypatch.setattr(CountingArray, "looks", 0)
+    assert found.tensors["vision.a"].shape == (3, 2)
+    assert CountingArray.looks == 1
+
+
 def spoiled_request(change: Callable[[dict], None]) -> RecordDict:
     content = build_request(round_config(), BASE, "float32")
     decided = json.loads(str(content["config"]["round"]))
