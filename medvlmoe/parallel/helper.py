@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -168,6 +169,7 @@ def _end_with_starter() -> None:
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Ctrl-C waits: it must not reach a process that is not yet able to ignore it (a new process inherits this)."""
+    resource_tracker.ensure_running()  # else started by the process's start, which then lets interrupts through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
