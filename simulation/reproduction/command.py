@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def reproduce(arguments: list[str]) -> int:
     Raises:
         ConfigError: no such table or figure, an unknown key, or a model or data set that is not there.
         DataError: no data set can be read.
+        CheckpointError: ``output.root`` cannot be written.
     """
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(f"{_USAGE}\n\n{to_yaml(compose(ReproductionConfig, config_name='reproduce'))}")
@@ -47,6 +49,7 @@ def reproduce(arguments: list[str]) -> int:
     if config.plan:
         _print_plan(plan)
         return 0
+    _refuse_unwritable(Path(config.output.root))
     with told(plan.cells) as tell:
         failed = run_grid(plan.cells, config.jobs, tell)
     folder = Path(config.output.root) / (config.output.name or _folder_name(wanted, config.protocol))
@@ -86,6 +89,17 @@ def with_phantoms(config: ReproductionConfig, overrides: Sequence[str]) -> Repro
     root = Path(config.output.root) / f"phantom-{config.phantom_images}"
     generate_phantoms(PhantomConfig(root=str(root), images_per_site=config.phantom_images))
     return dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(root)))
+
+
+def _refuse_unwritable(root: Path) -> None:
+    """Once and at once, instead of once a cell."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write to {root}: {error.strerror or error}; choose another output.root"
+        ) from error
 
 
 def _folder_name(wanted: Sequence[str], protocol: str) -> str:

@@ -108,7 +108,10 @@ def _outcome_of(cell: Cell, level: int) -> Outcome:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         logging.basicConfig(filename=log, level=level, format="%(asctime)s %(message)s", force=True)
-        logging.captureWarnings(True)
+    except OSError as error:
+        return Outcome(reason=f"cannot write {log}: {error.strerror or error}; choose another output.root")
+    logging.captureWarnings(True)
+    try:
         run_cell(cell)
     except UserError as error:
         logger.exception("failed")

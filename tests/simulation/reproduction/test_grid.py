@@ -51,7 +51,7 @@ def test_a_process_that_dies_while_it_waits_costs_nothing(tmp_path: Path, monkey
     """The system's out-of-memory killer may choose one that has nothing to do."""
     outcome, killed = Worker.outcome, []
 
-    def outcome_and_death(worker: Worker):  # noqa: ANN202
+    def outcome_and_death(worker: Worker):
         found = outcome(worker)
         if not killed:
             killed.append(worker._process.pid)
