@@ -152,7 +152,7 @@ def _attention(model: MedVLMoE, watched: _Watched) -> tuple[Tensor | None, float
     attention = fusion.attention if fusion.text_attention is None else fusion.text_attention
     with torch.no_grad():
         weight_LN = attention.weights(text_BLD, image_BND)[0].mean(0).float().cpu()
-    # Pooled as the model pools the attended text: with ``mean`` its opening token, whose state is that of any text, is out.
+    # Pooled as the model pools the attended text: a mean leaves its opening token out.
     one_text_without_padding = torch.ones(1, len(weight_LN))
     weight_N = pool_text(weight_LN.unsqueeze(0), one_text_without_padding, model.fusion.text_pool)[0]
     prefix = _prefix(model)
