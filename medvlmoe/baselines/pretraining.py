@@ -128,9 +128,8 @@ class _Stage:
             loaded = load_batches(training_view(self.pairs, self.seed, epoch), batches, self.workers)
             for step, (batch, text_rows) in enumerate(zip(loaded, text_batches, strict=True)):
                 self._set_learning_rate((epoch * len(batches) + step) / (config.epochs * len(batches)))
-                total += self._step(
-                    batch.image_BCHW.to(self.device), batch.labels_BY.to(self.device), self._texts(text_rows), epoch
-                )
+                texts = self._texts(text_rows)
+                total += self._step(batch.image_BCHW.to(self.device), batch.labels_BY.to(self.device), texts, epoch)
                 if on_step is not None:
                     on_step(step + 1, len(batches))
         self.optimizer.zero_grad(set_to_none=True)

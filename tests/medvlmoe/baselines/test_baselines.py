@@ -224,11 +224,10 @@ def test_settings_that_no_method_can_have(overrides: list[str], words: str) -> N
 def test_volumes_have_regions_too() -> None:
     model = build("gloria", "baseline.backbone=shared", "model.vision=vit3d", "model.vision.image_size=16",
                   "model.vision.depth=8")  # fmt: skip
-    tokens = ByteTokenizer().encode(["frontal", "AP"], 16)
+    texts = Texts(*ByteTokenizer().encode(["frontal", "AP"], 16), torch.eye(2, 4))
     assert isinstance(model, ContrastiveBaseline)
-    assert torch.isfinite(
-        model.pretraining_loss(torch.randn(2, 1, 8, 16, 16), torch.eye(2, 4), Texts(*tokens, torch.eye(2, 4)))
-    )
+    loss = model.pretraining_loss(torch.randn(2, 1, 8, 16, 16), texts.labels_BY, texts)
+    assert torch.isfinite(loss) and loss > 0
 
 
 def test_texts_that_do_not_fit_the_position_table() -> None:
