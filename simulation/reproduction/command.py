@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medvlmoe.analysis.reproduction.compare import with_comparisons
+from medvlmoe.analysis.reproduction.compare import with_comparisons, with_intervals
 from medvlmoe.analysis.reproduction.results import FAILED, Results, write_results
 from medvlmoe.configuration import compose, to_yaml
 from medvlmoe.data.phantom import PhantomConfig, generate_phantoms
@@ -15,7 +15,7 @@ from medvlmoe.errors import EXIT_CELLS_FAILED, CheckpointError, ConfigError
 from simulation.reproduction.collect import collect_results
 from simulation.reproduction.config import ReproductionConfig
 from simulation.reproduction.grid import run_grid
-from simulation.reproduction.plan import ARTEFACTS, TABLE1, TABLE2, Plan, make_plan, pairs_of
+from simulation.reproduction.plan import ARTEFACTS, FIGURE2, FIGURE3, Plan, make_plan, pairs_of
 from simulation.reproduction.progress import told
 from simulation.reproduction.write import write_artefact
 
@@ -55,7 +55,9 @@ def reproduce(arguments: list[str]) -> int:
     folder = Path(config.output.root) / (config.output.name or _folder_name(wanted, config.protocol))
     command = shlex.join(["medvlmoe", "reproduce", *arguments])
     results = collect_results(config, plan, failed, command, folder)
-    results = with_comparisons(results, {name: pairs_of(config, name) for name in wanted if name in (TABLE1, TABLE2)})
+    pairs = {name: pairs_of(config, name) for name in wanted if name != FIGURE3}
+    results = with_intervals(results, [pair for part in pairs.values() for pair in part])
+    results = with_comparisons(results, {name: part for name, part in pairs.items() if name != FIGURE2})
     files, missing = [write_results(results)], {}
     for name in wanted:
         try:

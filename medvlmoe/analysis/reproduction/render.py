@@ -5,8 +5,6 @@ import io
 import re
 from pathlib import Path
 
-import jinja2
-
 from medvlmoe import stamps
 from medvlmoe.analysis.comparison import markdown
 from medvlmoe.analysis.reproduction.document import Document, Sheet
@@ -76,6 +74,8 @@ def as_csv(document: Document) -> str:
 
 def as_html(document: Document) -> str:
     """One page that needs no other file."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medvlmoe.analysis", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
