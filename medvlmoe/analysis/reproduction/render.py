@@ -38,8 +38,7 @@ def as_markdown(document: Document) -> str:
     for sheet in document.sheets:
         parts.append(f"## {sheet.title}\n")
         parts += [f"{note}\n" for note in sheet.notes]
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in [sheet.header, *sheet.rows]]
-        parts.append(markdown(rows))
+        parts.append(markdown([sheet.header, *sheet.rows]))
     if document.failures:
         parts += ["## Failed runs\n", "\n".join(f"- {line}" for line in document.failures) + "\n"]
     if document.footnotes:

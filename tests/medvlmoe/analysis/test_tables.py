@@ -134,3 +134,8 @@ def test_a_report_needs_the_configuration_of_its_run(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"mode": "local", "sites": {}, "mean_auc": null}')
     with pytest.raises(CheckpointError, match=r"config\.yaml"):
         write_report(tmp_path)
+
+
+def test_a_bar_in_a_name_ends_no_cell() -> None:
+    table_of_one = markdown([["site", "AUC"], ["north | south", "0.7"]])
+    assert "| north \\| south | 0.7 |" in table_of_one
