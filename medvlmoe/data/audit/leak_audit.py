@@ -229,7 +229,8 @@ def sample_of(patient_ids: Sequence[str], rows: npt.NDArray[np.int64]) -> npt.ND
 
 
 def _text_head(space: LabelSpace, terms: Mapping[str, re.Pattern[str]]) -> "TextHead":
-    from medvlmoe.data.audit.text_head import TextHead  # scikit-learn is a second to import, and servers audit nothing
+    # Here: a site imports this module at every message, and scikit-learn takes half a second.
+    from medvlmoe.data.audit.text_head import TextHead
 
     return TextHead(space, terms)
 
