@@ -156,3 +156,18 @@ def _as_yaml(config: dict[str, Any]) -> str:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """``summary.json`` of a finished run.
+
+    Raises:
+        CheckpointError: there is none, or it is not that of a run.
+    """
+    path = folder / "summary.json"
+    if not path.exists():
+        raise CheckpointError(f"{folder} has no summary.json: the run is not finished, or this is not a run folder")
+    summary = read_json(path)
+    if not isinstance(summary, dict) or not {"mode", "sites", "mean_auc"} <= summary.keys():
+        raise CheckpointError(f"{path} is not the summary of a run; name the folder of a run")
+    return summary

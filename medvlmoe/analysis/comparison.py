@@ -44,7 +44,7 @@ def stamps_of(summaries: dict[str, dict[str, Any]]) -> list[str]:
 
 def markdown(rows: list[list[str]], stamped: Sequence[str] = ()) -> str:
     """The rows as a Markdown table, below what its stamps mean."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     lines.insert(1, "|" + "|".join(["---", *["---:"] * (len(rows[0]) - 1)]) + "|")
     above = [f"**{line.partition(':')[0]}**:{line.partition(':')[2]}\n" for line in stamps.lines(stamped)]
     return "\n".join([*above, *lines]) + "\n"

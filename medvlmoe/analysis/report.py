@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from medvlmoe import stamps
 from medvlmoe.analysis.comparison import subsets_of, text_only_cell
 from medvlmoe.errors import CheckpointError, ConfigError
-from medvlmoe.files import read_json, read_json_lines, write_text
+from medvlmoe.files import read_json_lines, write_text
+from medvlmoe.run_folder import read_summary
 
 _WIDTH, _HEIGHT = 560, 180
 
@@ -17,7 +16,7 @@ def report(arguments: list[str]) -> int:
     """``medvlmoe report run=FOLDER``: write ``report.html`` into a run's folder."""
     if len(arguments) != 1 or not arguments[0].startswith("run="):
         raise ConfigError("say which run: medvlmoe report run=runs/quickstart")
-    print(write_report(Path(arguments[0].removeprefix("run="))))
+    print(write_report(Path(arguments[0].removeprefix("run=")).expanduser()))
     return 0
 
 
@@ -33,11 +32,10 @@ def write_report(folder: Path) -> Path:
     Raises:
         CheckpointError: the folder has no finished run.
     """
-    if not (folder / "summary.json").exists():
-        raise CheckpointError(f"{folder} has no summary.json: the run is not finished, or this is not a run folder")
-    summary = read_json(folder / "summary.json")
+    summary = read_summary(folder)
     rounds = list(read_json_lines(folder / "rounds.jsonl"))
-    modes = {summary["mode"]: summary, **summary.get("compare", {})}
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medvlmoe.analysis", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -53,11 +51,18 @@ def write_report(folder: Path) -> Path:
         experts=_experts(list(read_json_lines(folder / "ledger.jsonl")), rounds),
         stamps=stamps.lines(summary.get("stamps", [])),
         text_only={site: cell for site in summary["sites"] if (cell := text_only_cell(site, modes)) is not None},
-        config=(folder / "config.yaml").read_text(encoding="utf-8"),
+        config=_read(folder / "config.yaml"),
     )
     path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}; the run folder is not whole") from error
 
 
 def _curve(points: list[tuple[int, float | None]]) -> dict[str, Any] | None:

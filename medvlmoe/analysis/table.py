@@ -4,19 +4,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student_t
-
 from medvlmoe import stamps
 from medvlmoe.analysis.comparison import TEXT_ONLY, markdown, marked, print_table, subsets_of
 from medvlmoe.errors import ConfigError
-from medvlmoe.files import read_json
+from medvlmoe.run_folder import read_summary
 
 
 def table(arguments: list[str]) -> int:
     """``medvlmoe table RUN [RUN …]``: mean test AUC by site and mode over runs that differ in their seed only."""
     if not arguments or any(argument.startswith("-") for argument in arguments):
         raise ConfigError("say which runs: medvlmoe table runs/real-seed0 runs/real-seed1 runs/real-seed2")
-    summaries = [read_json(Path(folder) / "summary.json") for folder in arguments]
+    summaries = [read_summary(Path(folder).expanduser()) for folder in arguments]
     rows = rows_over_seeds(summaries)
     stamped = stamps.in_order(stamp for summary in summaries for stamp in summary.get("stamps", []))
     print_table(rows, f"Test AUC: mean over {len(arguments)} seeds, 95 % t-interval over the seeds", stamped)
@@ -36,7 +34,8 @@ def rows_over_seeds(summaries: list[dict[str, Any]]) -> list[list[str]]:
     by_seed = [{entry["mode"]: entry, **entry.get("compare", {})} for entry in summaries]
     seeds = [entry["seed"] for entry in summaries]
     if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"two of the runs have the same seed ({', '.join(map(str, sorted(seeds)))})")
+        listed = ", ".join(map(str, sorted(seeds)))
+        raise ConfigError(f"two of the runs have the same seed ({listed}); name each seed's run once")
     modes, sites = list(by_seed[0]), sorted(summaries[0]["sites"])
     for entry in by_seed[1:]:
         if set(entry) != set(modes) or any(sorted(entry[mode]["sites"]) != sites for mode in modes):
@@ -64,6 +63,8 @@ def t_interval(values: list[float]) -> tuple[float, float]:
     mean = math.fsum(values) / count
     if count < 2:
         return mean, math.inf
+    from scipy.stats import t as student_t  # a second to import
+
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
     return mean, float(student_t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
 

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 from torch import Tensor, nn
-from transformers.models.bert.configuration_bert import BertConfig as TransformersBertConfig
-from transformers.models.bert.modeling_bert import BertModel
 
 from medvlmoe.baselines.config import BertConfig
 from medvlmoe.data.tokenizer import PAD
 from medvlmoe.errors import ConfigError
 from medvlmoe.model.config import TextConfig
 from medvlmoe.model.memory import without_memory
+from medvlmoe.model.recomputation import recompute_activations
 from medvlmoe.model.trainable import evaluate_frozen_modules
 from medvlmoe.model.weights import find_weights, load_exactly, read_weights
 
@@ -44,6 +43,10 @@ class BertText(nn.Module):
                 f"baseline.text.max_positions={config.max_positions}: texts have up to {longest} tokens; raise it or "
                 "lower model.text.max_tokens"
             )
+        # Half a second to import, and most runs have no BERT.
+        from transformers.models.bert.configuration_bert import BertConfig as TransformersBertConfig
+        from transformers.models.bert.modeling_bert import BertModel
+
         self.width = config.hidden_size
         sizes = TransformersBertConfig(
             vocab_size=vocabulary.vocabulary_size,
@@ -81,10 +84,7 @@ class BertText(nn.Module):
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass instead of keeping them."""
-        if enabled:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            self.model.gradient_checkpointing_disable()
+        recompute_activations(self.model, enabled)
 
     def _freeze(self, layers: int) -> None:
         for module in (self.model.embeddings, *self.model.encoder.layer[:layers]) if layers else ():

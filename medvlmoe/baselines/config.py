@@ -24,6 +24,9 @@ class ImageBackboneConfig:
     normalisation: str = "batch"
     output_stride: int | None = None
 
+    def __post_init__(self) -> None:
+        _one_of("image.normalisation", self.normalisation, ("batch", "group"))
+
 
 @dataclass(kw_only=True)
 class BertConfig:
@@ -111,6 +114,10 @@ class ConVIRTConfig:
     temperature: float = 0.1
     image_weight: float = 0.75
 
+    def __post_init__(self) -> None:
+        _positive("convirt", self, "projection_size", "temperature")
+        _require(0 <= self.image_weight <= 1, "convirt.image_weight", self.image_weight, "use a share from 0 to 1")
+
 
 @dataclass(kw_only=True)
 class GLoRIAConfig:
@@ -130,6 +137,10 @@ class GLoRIAConfig:
     last_layers: int = 4
     local_weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        _positive("gloria", self, "attention_temperature", "word_temperature", "match_temperature", "last_layers")
+        _require(self.local_weight >= 0, "gloria.local_weight", self.local_weight, "use 0 or more")
+
 
 @dataclass(kw_only=True)
 class BioViLConfig:
@@ -147,6 +158,11 @@ class BioViLConfig:
     language_weight: float = 0.1
     mask_share: float = 0.15
 
+    def __post_init__(self) -> None:
+        _positive("biovil", self, "projection_size", "temperature")
+        _require(self.language_weight >= 0, "biovil.language_weight", self.language_weight, "use 0 or more")
+        _require(0 < self.mask_share < 1, "biovil.mask_share", self.mask_share, "use a share between 0 and 1")
+
 
 @dataclass(kw_only=True)
 class ClipMedConfig:
@@ -159,6 +175,9 @@ class ClipMedConfig:
 
     projection_size: int = 512
     temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        _positive("clip_med", self, "projection_size", "temperature")
 
 
 @dataclass(kw_only=True)
@@ -176,6 +195,10 @@ class BioBERTVQAConfig:
     fused_size: int = 1000
     factors: int = 5
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive("biobert_vqa", self, "fused_size", "factors")
+        _require(0 <= self.dropout < 1, "biobert_vqa.dropout", self.dropout, "use 0 or more and less than 1")
 
 
 @dataclass(kw_only=True)
@@ -226,6 +249,12 @@ class BaselineConfig:
 def _require(holds: bool, key: str, value: object, mend: str) -> None:
     if not holds:
         raise ConfigError(f"baseline.{key}={value}: {mend}")
+
+
+def _positive(method: str, config: object, *keys: str) -> None:
+    for key in keys:
+        value = getattr(config, key)
+        _require(value > 0, f"{method}.{key}", value, "use a number above 0")
 
 
 def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:

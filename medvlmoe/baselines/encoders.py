@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medvlmoe.baselines.bert import BertText
 from medvlmoe.baselines.config import BaselineConfig
+from medvlmoe.errors import ConfigError
 from medvlmoe.model.config import MedVLMoEConfig, VisionConfig
 from medvlmoe.model.text import TextEncoder
 from medvlmoe.model.vision import VisionEncoder
@@ -27,9 +28,18 @@ def build_image_encoder(config: BaselineConfig, model: MedVLMoEConfig) -> Vision
 
 
 def baseline_vision(config: BaselineConfig, model: MedVLMoEConfig) -> VisionConfig:
-    """The image encoder's configuration; it also decides how images are normalised."""
+    """The image encoder's configuration; it also decides how images are normalised.
+
+    Raises:
+        ConfigError: the images are volumes, and the published encoders read flat ones.
+    """
     if config.backbone == "shared":
         return model.vision
+    if model.vision.depth is not None:
+        raise ConfigError(
+            f"baseline.image.backbone={config.image.backbone} reads flat images, and model.vision.backbone="
+            f"{model.vision.backbone} volumes; use baseline.backbone=shared"
+        )
     return VisionConfig(
         backbone=config.image.backbone,
         image_size=model.vision.image_size,
@@ -43,8 +53,18 @@ def baseline_vision(config: BaselineConfig, model: MedVLMoEConfig) -> VisionConf
 
 
 def build_text_encoder(config: BaselineConfig, model: MedVLMoEConfig, extra_tokens: int = 0) -> BaselineText:
-    """The text encoder; ``extra_tokens`` are put before the texts."""
+    """The text encoder; ``extra_tokens`` are put before the texts.
+
+    Raises:
+        ConfigError, CheckpointError: as for :class:`BertText` and :class:`medvlmoe.model.text.TextEncoder`, and if
+            the model's own encoder is one of its stand-ins, which have no layers to read from.
+    """
     if config.backbone == "shared":
+        if model.text.encoder != "biogpt":
+            raise ConfigError(
+                f"baseline.backbone=shared needs model.text.encoder=biogpt, not {model.text.encoder}; set it, or use "
+                "baseline.backbone=published"
+            )
         return TextEncoder(model.text)
     return BertText(config.text, model.text, extra_tokens)
 

@@ -128,12 +128,7 @@ class _Stage:
             loaded = load_batches(training_view(self.pairs, self.seed, epoch), batches, self.workers)
             for step, (batch, text_rows) in enumerate(zip(loaded, text_batches, strict=True)):
                 self._set_learning_rate((epoch * len(batches) + step) / (config.epochs * len(batches)))
-                input_ids_BL, mask_BL = self.pairs.texts(text_rows)
-                texts = Texts(
-                    input_ids_BL.to(self.device),
-                    mask_BL.to(self.device),
-                    self.pairs.labels_NY[text_rows].to(self.device),
-                )
+                texts = self._texts(text_rows)
                 total += self._step(batch.image_BCHW.to(self.device), batch.labels_BY.to(self.device), texts, epoch)
                 if on_step is not None:
                     on_step(step + 1, len(batches))
@@ -171,9 +166,8 @@ class _Stage:
         return losses
 
     def _texts(self, rows: list[int]) -> Texts:
-        input_ids_BL, mask_BL = self.pairs.texts(rows)
-        labels_BY = self.pairs.labels_NY[rows]
-        return Texts(input_ids_BL.to(self.device), mask_BL.to(self.device), labels_BY.to(self.device))
+        tensors = (*self.pairs.texts(rows), self.pairs.labels_NY[rows])
+        return Texts(*(tensor.to(self.device) for tensor in tensors))
 
     def _other_order(self, epoch: int) -> list[list[int]]:
         return shuffled_batches(len(self.pairs), self.config.batch_size, derive_seed(self.seed, "texts"), epoch)

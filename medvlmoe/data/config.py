@@ -11,6 +11,15 @@ KINDS = ("chestxray14", "chexpert", "mimic_cxr", "pathmnist", "retinamnist", "ma
 MODALITIES = ("chest", "pathology", "fundus", "volume")
 MEDMNIST_SIZES = (28, 64, 128, 224)
 UNCERTAIN_POLICIES = ("ignore", "zeros", "ones", "irvin5", "lsr")
+# What decides how labels, text and parts are read, of the kinds of data that have the choice.
+_POLICIES = {
+    "chestxray14": ("split", "text"),
+    "chexpert": ("split", "uncertain", "blank", "views", "text"),
+    "mimic_cxr": ("split", "uncertain", "blank", "views", "labeler", "test_labels", "text"),
+    "pathmnist": ("size", "text"),
+    "retinamnist": ("size", "text"),
+    "manifest": ("split", "uncertain", "text"),
+}
 TEXT_OF_REPORTS = ("report", "redacted")
 """Values of ``text`` with which the model reads what was written about the images: it may name the label."""
 
@@ -109,6 +118,10 @@ class DatasetConfig:
             raise ConfigError(f"data set reports_root={self.reports_root} needs kind=mimic_cxr, not {self.kind}")
         if self.text in TEXT_OF_REPORTS and self.kind not in ("mimic_cxr", "manifest"):
             raise ConfigError(f"data set text={self.text}: {self.kind} has no reports")
+
+    def policies(self) -> dict[str, str]:
+        """How labels, text and parts are read, by key: what a result must be shown with."""
+        return {key: str(getattr(self, key)) for key in _POLICIES[self.kind]}
 
     def folder(self, data_root: str | Path | None) -> Path:
         """The site's folder: ``root``, taken from ``data_root`` if it is relative."""

@@ -11,6 +11,7 @@ from transformers import BioGptConfig, BioGptModel
 
 from medvlmoe.model.config import TextConfig
 from medvlmoe.model.memory import without_memory
+from medvlmoe.model.recomputation import recompute_activations
 from medvlmoe.model.text_stand_ins import EmbeddingBag, NullToken
 from medvlmoe.model.text_weights import load_text_weights
 from medvlmoe.model.trainable import choose_trainable, evaluate_frozen_modules
@@ -63,16 +64,8 @@ class TextEncoder(nn.Module):
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute activations in the backward pass instead of keeping them."""
-        if not self.is_biogpt:  # there is nothing to recompute
-            return
-        # transformers renamed the methods during version 5.
-        prefix = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"
-        if enabled:
-            getattr(self.model, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
-            # Needed by reentrant checkpointing only, and it would run the backward pass through a frozen encoder too.
-            self.model.disable_input_require_grads()
-        else:
-            getattr(self.model, f"{prefix}_checkpointing_disable")()
+        if self.is_biogpt:  # the others have nothing to recompute
+            recompute_activations(self.model, enabled)
 
 
 def pool_text(states_BLD: Tensor, attention_mask_BL: Tensor, how: str) -> Tensor:

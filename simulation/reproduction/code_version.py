@@ -16,7 +16,18 @@ import medvlmoe
 
 _PACKAGES = ("medvlmoe", "strategies", "client", "simulation")
 _NOT_COMPUTING = ("medvlmoe/analysis", "simulation/reproduction")  # what is made from results, not they themselves
-_LIBRARIES = ("torch", "torchvision", "timm", "transformers", "numpy", "scipy", "opacus", "peft")
+_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "opacus",
+    "peft",
+)
 
 
 @cache
@@ -37,7 +48,7 @@ def hash_sources(root: Path, *, libraries: dict[str, str]) -> str:
     digest.update(f"python {'.'.join(platform.python_version_tuple()[:2])} {sorted(libraries.items())}".encode())
     for path in sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        if not name.startswith(_NOT_COMPUTING):
+        if not name.startswith(tuple(f"{folder}/" for folder in _NOT_COMPUTING)):
             digest.update(f"\0{name}\0{meaning(path.read_text(encoding='utf-8'))}".encode())
     return digest.hexdigest()
 

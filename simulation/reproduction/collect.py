@@ -8,20 +8,9 @@ from typing import Any
 
 from medvlmoe import stamps
 from medvlmoe.analysis.reproduction.results import FAILED, FINISHED, CellResult, Results
-from medvlmoe.data.config import DatasetConfig
 from simulation.reproduction.cell import Cell
 from simulation.reproduction.config import ReproductionConfig
 from simulation.reproduction.plan import Plan
-
-# What decides how a benchmark's labels and text are read, by kind; a manifest says it itself.
-_POLICIES = {
-    "chestxray14": ("split", "text"),
-    "chexpert": ("split", "uncertain", "blank", "views", "text"),
-    "mimic_cxr": ("split", "uncertain", "blank", "views", "labeler", "test_labels", "text"),
-    "pathmnist": ("size", "text"),
-    "retinamnist": ("size", "text"),
-    "manifest": ("split", "text"),
-}
 
 
 def collect_results(
@@ -60,7 +49,7 @@ def _result(
         "seed": seed,
         "folder": os.path.relpath(cell.folder, root),
         "identity": cell.identity,
-        "policies": {} if cell.is_joint or site is None else policies_of(site),
+        "policies": {} if cell.is_joint or site is None else site.policies(),
     }
     summary = cell.summary()
     if summary is None:
@@ -77,11 +66,6 @@ def _result(
         stamps=stamps.in_order(summary["stamps"]),
         seconds=summary["seconds"],
     )
-
-
-def policies_of(site: DatasetConfig) -> dict[str, str]:
-    """How the labels, the text and the parts of a data set are read."""
-    return {key: str(getattr(site, key)) for key in _POLICIES[site.kind]}
 
 
 def _unreadable(config: ReproductionConfig, plan: Plan, dataset: str) -> str | None:

@@ -3,10 +3,11 @@
 import dataclasses
 import shlex
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medvlmoe.analysis.reproduction.compare import with_comparisons
+from medvlmoe.analysis.reproduction.compare import with_comparisons, with_intervals
 from medvlmoe.analysis.reproduction.results import FAILED, Results, write_results
 from medvlmoe.configuration import compose, to_yaml
 from medvlmoe.data.phantom import PhantomConfig, generate_phantoms
@@ -14,7 +15,7 @@ from medvlmoe.errors import EXIT_CELLS_FAILED, CheckpointError, ConfigError
 from simulation.reproduction.collect import collect_results
 from simulation.reproduction.config import ReproductionConfig
 from simulation.reproduction.grid import run_grid
-from simulation.reproduction.plan import ARTEFACTS, TABLE1, TABLE2, Plan, make_plan, pairs_of
+from simulation.reproduction.plan import ARTEFACTS, FIGURE2, FIGURE3, Plan, make_plan, pairs_of
 from simulation.reproduction.progress import told
 from simulation.reproduction.write import write_artefact
 
@@ -37,6 +38,7 @@ def reproduce(arguments: list[str]) -> int:
     Raises:
         ConfigError: no such table or figure, an unknown key, or a model or data set that is not there.
         DataError: no data set can be read.
+        CheckpointError: ``output.root`` cannot be written.
     """
     if not arguments or any(argument in ("-h", "--help", "help") for argument in arguments):
         print(f"{_USAGE}\n\n{to_yaml(compose(ReproductionConfig, config_name='reproduce'))}")
@@ -47,12 +49,15 @@ def reproduce(arguments: list[str]) -> int:
     if config.plan:
         _print_plan(plan)
         return 0
+    _refuse_unwritable(Path(config.output.root))
     with told(plan.cells) as tell:
         failed = run_grid(plan.cells, config.jobs, tell)
     folder = Path(config.output.root) / (config.output.name or _folder_name(wanted, config.protocol))
     command = shlex.join(["medvlmoe", "reproduce", *arguments])
     results = collect_results(config, plan, failed, command, folder)
-    results = with_comparisons(results, {name: pairs_of(config, name) for name in wanted if name in (TABLE1, TABLE2)})
+    pairs = {name: pairs_of(config, name) for name in wanted if name != FIGURE3}
+    results = with_intervals(results, [pair for part in pairs.values() for pair in part])
+    results = with_comparisons(results, {name: part for name, part in pairs.items() if name != FIGURE2})
     files, missing = [write_results(results)], {}
     for name in wanted:
         try:
@@ -86,6 +91,17 @@ def with_phantoms(config: ReproductionConfig, overrides: Sequence[str]) -> Repro
     root = Path(config.output.root) / f"phantom-{config.phantom_images}"
     generate_phantoms(PhantomConfig(root=str(root), images_per_site=config.phantom_images))
     return dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(root)))
+
+
+def _refuse_unwritable(root: Path) -> None:
+    """Once and at once, instead of once a cell."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write to {root}: {error.strerror or error}; choose another output.root"
+        ) from error
 
 
 def _folder_name(wanted: Sequence[str], protocol: str) -> str:

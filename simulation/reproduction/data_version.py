@@ -12,7 +12,8 @@ def data_version(dataset: DatasetConfig, data_root: str | None) -> str:
     """64 hexadecimal digits that change with a label, a patient, a split, a text or an image file of the site.
 
     Image files count by name, size and time of change, as in the cache of decoded images. Reports that are read
-    one by one (MIMIC-CXR) count by their number: opening a quarter of a million of them would take minutes.
+    one by one (MIMIC-CXR) count by how many of some studies have one: opening a quarter of a million of them would
+    take minutes. Reports that come later are noticed, words that change inside one are not.
 
     Raises:
         DataError: files are missing or malformed, or the site cannot be learned from.
@@ -21,7 +22,9 @@ def data_version(dataset: DatasetConfig, data_root: str | None) -> str:
     index = load_index(dataset, None if data_root is None else Path(data_root))
     digest = hashlib.sha256(index.labels_NY.tobytes())
     texts = [] if isinstance(index.texts, LazyTexts) else index.texts
-    for column in (index.patient_ids, index.study_ids, index.splits.tolist(), texts, index.images.fingerprints()):
+    notes = [f"{name}: {words}" for name, words in sorted(index.notes.items())]
+    columns = (index.patient_ids, index.study_ids, index.splits.tolist(), texts, index.images.fingerprints(), notes)
+    for column in columns:
         digest.update(b"\0")
         for value in column:
             digest.update(f"{value}\n".encode())

@@ -46,7 +46,7 @@ def run_grid(cells: Sequence[Cell], jobs: int, tell: Callable[[Event], None]) ->
     Returns:
         Reason by identity, for the cells that failed.
     """
-    grid = _Grid(cells, tell)
+    grid = _Grid(cells, jobs, tell)
     for cell in cells:
         summary = cell.summary()
         if summary is not None:
@@ -55,6 +55,7 @@ def run_grid(cells: Sequence[Cell], jobs: int, tell: Callable[[Event], None]) ->
     try:
         while grid.waiting or any(worker.cell for worker in workers):
             grid.fail_the_dependent()
+            workers = [worker for worker in workers if worker.cell is not None or worker.is_alive()]
             idle = [worker for worker in workers if worker.cell is None]
             while (ready_cell := grid.next_ready()) is not None and (idle or len(workers) < jobs):
                 if not idle:
@@ -89,8 +90,9 @@ def _threads(jobs: int) -> int | None:
 class _Grid:
     """What is waiting, running and done, and how long the rest will take."""
 
-    def __init__(self, cells: Sequence[Cell], tell: Callable[[Event], None]) -> None:
+    def __init__(self, cells: Sequence[Cell], jobs: int, tell: Callable[[Event], None]) -> None:
         self.total = len(cells)
+        self._jobs = jobs
         self.waiting = {cell.identity: cell for cell in cells}
         self.reasons: dict[str, str] = {}
         self._tell = tell
@@ -154,7 +156,8 @@ class _Grid:
         running, now = list(self._running.values()), time.monotonic()
         left = sum(self._expected(cell) for cell in self.waiting.values())
         left += sum(max(0.0, self._expected(cell) - (now - self._began[cell.identity])) for cell in running)
-        return left / max(1, len(running))
+        # The cell that has just ended runs no more, but the next one will in its place.
+        return left / max(1, min(self._jobs, len(self.waiting) + len(running)))
 
     def _expected(self, cell: Cell) -> float:
         same = self._seconds.get((cell.dataset, cell.model))

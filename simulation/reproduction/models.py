@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medvlmoe.analysis.reproduction.paper_values import SHARED
-from medvlmoe.baselines import BASELINES
+from medvlmoe.baselines import BASELINES, BaselineConfig
 from medvlmoe.configuration import compose
 from medvlmoe.errors import ConfigError
 from medvlmoe.model.ablations import ABLATIONS, FULL
@@ -83,7 +83,8 @@ class Configurator:
             if model.name not in self._baselines:
                 self._baselines[model.name] = self._baseline(model.name)
             return self._baselines[model.name]
-        run = dataclasses.replace(self._base.run_config(), mode=model.mode)
+        # What is said of the baselines does not concern it, and must not make its results old.
+        run = dataclasses.replace(self._base.run_config(), mode=model.mode, baseline=BaselineConfig())
         if model.name not in ABLATIONS:
             return run
         architecture = ABLATIONS[model.name].apply(run.model)

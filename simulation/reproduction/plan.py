@@ -141,6 +141,7 @@ def _add(
     if model.needs is not None:
         first = _add(plan, config, configurator, dataset, grid_model(model.needs), seed, versions)
         if first is None:
+            plan.impossible[model.name] = f"it starts from {model.needs}: {plan.impossible[model.needs]}"
             return None
     try:
         run = replace(configurator.of(model, None if first is None else first.weights), seed=seed)

@@ -1,5 +1,6 @@
 """A process that runs cells one after the other. A crash, or the system's out-of-memory killer, costs one cell."""
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -41,8 +42,9 @@ class Worker:
         # Not a fork: threads of torch and open files of the parent must not be in it.
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
+        # Not a daemon in multiprocessing's sense: those may not start the processes that load batches or share a model.
         self._process: BaseProcess = context.Process(
-            target=_work, args=(other, logging.getLogger().level, threads), daemon=True
+            target=_work, args=(other, logging.getLogger().level, threads), daemon=False
         )
         self._process.start()
         other.close()
@@ -53,10 +55,15 @@ class Worker:
         """Ready to read when the cell is done or the process is gone."""
         return self._connection
 
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process.is_alive()
+
     def start(self, cell: Cell) -> None:
-        """Let it run a cell."""
+        """Let it run a cell. If the process is gone by now, :meth:`outcome` says so."""
         self.cell = cell
-        self._connection.send(cell)
+        with contextlib.suppress(OSError):
+            self._connection.send(cell)
 
     def outcome(self) -> Outcome | None:
         """What became of the cell; ``None`` if the process is gone. Waits for it."""
@@ -101,7 +108,10 @@ def _outcome_of(cell: Cell, level: int) -> Outcome:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         logging.basicConfig(filename=log, level=level, format="%(asctime)s %(message)s", force=True)
-        logging.captureWarnings(True)
+    except OSError as error:
+        return Outcome(reason=f"cannot write {log}: {error.strerror or error}; choose another output.root")
+    logging.captureWarnings(True)
+    try:
         run_cell(cell)
     except UserError as error:
         logger.exception("failed")

@@ -60,6 +60,7 @@ def test_a_dicom_file_is_explained_like_its_pixels(checkpoint, hospital, tmp_pat
     [
         (["image=x.png"], "which model"),
         (["checkpoint=there", "image=nothere.png"], "nothere.png"),
+        (["checkpoint=there", "image=broken"], "give another image"),
         (["checkpoint=nothere", "image=there"], "no checkpoint at nothere"),
         (["checkpoint=there", "image=there", "label=Gout"], "no such label"),
         (["checkpoint=there", "image=there", "block=tissue"], "block=tissue"),
@@ -74,8 +75,9 @@ def test_a_dicom_file_is_explained_like_its_pixels(checkpoint, hospital, tmp_pat
 def test_mistakes_are_one_line(checkpoint, hospital, tmp_path, capsys, arguments, message):
     (tmp_path / "broken").write_bytes(b"nothing")
     known = {"checkpoint=there": f"checkpoint={checkpoint}", "image=there": f"image={hospital.image(0)}",
-             "checkpoint=broken": f"checkpoint={tmp_path}/broken"}  # fmt: skip
+             "checkpoint=broken": f"checkpoint={tmp_path}/broken",
+             "image=broken": f"image={tmp_path}/broken"}  # fmt: skip
     capsys.readouterr()
     assert run(["explain", *(known.get(argument, argument) for argument in arguments)]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and message in lines[0]
+    assert len(lines) == 1 and message in lines[0] and "on_bad_image" not in lines[0]

@@ -162,3 +162,11 @@ def test_everything_on_all_phantoms(tmp_path: Path, phantom_root: Path) -> None:
     table = {(r["model"], r["dataset"]): r for r in csv.DictReader((folder / "table1.csv").open())}
     assert len(shown) == len(table)
     assert sum(cell["auc"] for cell in shown) == pytest.approx(sum(float(r["auc"]) for r in table.values()) / 100)
+
+
+def test_a_figure_alone_has_its_intervals(tmp_path: Path, phantom_root: Path) -> None:
+    reproduce(tmp_path, phantom_root, "figure2", "seeds=1", "models=[convirt]", "datasets=[retinamnist]",
+              "training.epochs=1")  # fmt: skip
+    cells = json.loads((tmp_path / "figure2-tiny" / "figure2.json").read_text())["cells"]
+    assert [cell["interval"] for cell in cells] == ["95 % bootstrap over patients, one seed"] * 2
+    assert all(cell["low"] < cell["auc"] < cell["high"] for cell in cells)

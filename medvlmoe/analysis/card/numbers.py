@@ -94,7 +94,8 @@ def limits(numbers: dict[str, Any]) -> list[str]:
         text_only = summary.get("text_only_auc")
         if text_only is not None and summary["auc"] is not None and text_only >= summary["auc"]:
             found.append(
-                f"{site}: a classifier on the text alone is as good ({text_only:.3f}); the image adds nothing there."
+                f"{site}: a classifier on the text alone is as good ({text_only:.3f}); nothing shows that the image "
+                "adds to it."
             )
         if result is not None and not result.get("suppressed") and not any(result["subgroups"].values()):
             found.append(f"{site}: age, sex and view are not known, so results by subgroup are not.")

@@ -5,12 +5,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from medvlmoe import stamps
 from medvlmoe.analysis.card.numbers import as_json, card_numbers
-from medvlmoe.errors import CheckpointError
-from medvlmoe.files import TensorFile, read_json, write_json, write_text
+from medvlmoe.files import TensorFile, write_json, write_text
+from medvlmoe.run_folder import read_summary
 
 MIN_PATIENTS = 10
 CARD, FINAL = "model_card", "final.safetensors"
@@ -29,9 +27,7 @@ def write_cards(folder: Path, *, min_patients: int = MIN_PATIENTS) -> list[Path]
     Raises:
         CheckpointError: the run is not finished, or a file of it is damaged.
     """
-    if not (folder / "summary.json").exists():
-        raise CheckpointError(f"{folder} has no summary.json: the run is not finished, or this is not a run folder")
-    sites = sorted(read_json(folder / "summary.json")["sites"])
+    sites = sorted(read_summary(folder)["sites"])
     models = {folder / "checkpoints" / FINAL: sites}
     # a hospital's name comes from the hospital; those of a simulation's sites are names of folders
     models |= {folder / "checkpoints" / site / FINAL: [site] for site in sites if Path(site).name == site}
@@ -47,6 +43,8 @@ def write_cards(folder: Path, *, min_patients: int = MIN_PATIENTS) -> list[Path]
 
 def markdown(numbers: dict[str, Any]) -> str:
     """The card as Markdown."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medvlmoe.analysis", "templates"),
         undefined=jinja2.StrictUndefined,

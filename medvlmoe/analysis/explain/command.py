@@ -12,7 +12,7 @@ from medvlmoe.data.known_labels import SPACE_OF_KIND
 from medvlmoe.data.labels import FINDINGS, LabelBlock
 from medvlmoe.data.loaders import chestxray14, medmnist
 from medvlmoe.data.text import age_words, prompt, sex_words, view_words
-from medvlmoe.errors import ConfigError
+from medvlmoe.errors import ConfigError, DataError
 from medvlmoe.model.medvlmoe import MedVLMoE
 from medvlmoe.trained_model import TrainedModel
 from medvlmoe.training.device import resolve_device
@@ -94,23 +94,28 @@ def explain(arguments: list[str]) -> int:
     if config.checkpoint is None or config.image is None:
         raise ConfigError("say which model and which image: checkpoint=runs/…/checkpoints/final.safetensors image=…")
     image = Path(config.image).expanduser()
+    if not image.exists():
+        raise ConfigError(f"image={config.image}: no such file")
     trained = TrainedModel.describe(Path(config.checkpoint))
     block, label = find_block(trained.label_space, config.block, config.label)
     opening = prompt(_opening(config, block))
     model = trained.load()
     if not isinstance(model, MedVLMoE):
         raise ConfigError(f"{trained.path}: the model has no experts, and explain is for those that have")
-    found = explain_image(
-        model,
-        trained.label_space,
-        image,
-        block=block,
-        label=label,
-        text=config.text if config.text is not None else _text(config, block),
-        opening=opening,
-        intensity=Intensity(_pair(config.window), _pair(config.percentiles)),
-        device=resolve_device(config.device),
-    )
+    try:
+        found = explain_image(
+            model,
+            trained.label_space,
+            image,
+            block=block,
+            label=label,
+            text=config.text if config.text is not None else _text(config, block),
+            opening=opening,
+            intensity=Intensity(_pair(config.window), _pair(config.percentiles)),
+            device=resolve_device(config.device),
+        )
+    except DataError as error:  # its mend is for a data set of many images
+        raise DataError(f"{str(error).rpartition('; ')[0] or error}; give another image") from error
     output = Path(config.output).expanduser() if config.output else Path(f"{image.name.split('.')[0]}-explained.png")
     free_text = config.text is not None
     save_picture(draw_explanation(found, image.name, str(trained.path), trained.stamps, free_text=free_text), output)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from medvlmoe.model.medvlmoe import MedVLMoE
 from medvlmoe.model.output import MedVLMoEOutput
+from medvlmoe.model.text import pool_text
 
 
 @dataclass
@@ -151,6 +152,8 @@ def _attention(model: MedVLMoE, watched: _Watched) -> tuple[Tensor | None, float
     attention = fusion.attention if fusion.text_attention is None else fusion.text_attention
     with torch.no_grad():
         weight_LN = attention.weights(text_BLD, image_BND)[0].mean(0).float().cpu()
-    weight_N = weight_LN[-1] if model.fusion.text_pool == "last" else weight_LN.mean(0)  # one text, so no padding
+    # Pooled as the model pools the attended text: a mean leaves its opening token out.
+    one_text_without_padding = torch.ones(1, len(weight_LN))
+    weight_N = pool_text(weight_LN.unsqueeze(0), one_text_without_padding, model.fusion.text_pool)[0]
     prefix = _prefix(model)
     return weight_N[prefix:] * len(weight_N), float(weight_N[:prefix].sum())

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROW = 0.145  # inches: a row of a heatmap
+_NO_BREAK = "\u00a0"
 # Pale orange below uniform, ever darker purple above it: what goes to an expert stands out, what does not is quiet.
 _COLOURS = ("#F5C27A", "#FFFFFF", "#9E9AC8", "#54278F", "#2D004B")
 _STOPS = (0.0, 0.5, 0.7, 0.9, 1.0)
@@ -304,7 +305,8 @@ def _per_cent(share: float) -> str:
 
 def _p_value(one: Dependence) -> str:
     smallest = 1 / (1 + one.permutations)
-    return f"p ≤ {smallest:.3g}" if one.p_value <= smallest else f"p = {one.p_value:.2g}"
+    words = f"p ≤ {smallest:.3g}" if one.p_value <= smallest else f"p = {one.p_value:.2g}"
+    return words.replace(" ", _NO_BREAK)
 
 
 def _shown(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from medvlmoe.analysis.reproduction.paired import PairedTest, holm, mean_interval, paired_test
 from medvlmoe.analysis.reproduction.results import CellResult, Comparison, Results
@@ -12,26 +12,33 @@ from medvlmoe.model.ablations import FULL
 RESAMPLES = 1000
 
 
-def with_comparisons(results: Results, tables: Mapping[str, Sequence[tuple[str, str]]]) -> Results:
-    """The results with patient intervals, and with paired tests of the whole model against every other.
+def with_intervals(results: Results, pairs: Iterable[tuple[str, str]]) -> Results:
+    """The results with the interval over patients of every model on its data set.
 
     Args:
         results: cells whose predictions are on disk.
-        tables: (data set, model) of each table; the tests of a table are one family for Holm's correction.
+        pairs: (data set, model) of all tables and figures.
     """
-    pairs = list(dict.fromkeys(pair for table in tables.values() for pair in table))
     intervals: dict[str, dict[str, list[float]]] = {}
-    for dataset, model in pairs:
+    for dataset, model in dict.fromkeys(pairs):
         runs = [results.predictions(cell) for cell in results.finished(dataset, model)]
         if runs:
             try:
                 intervals.setdefault(dataset, {})[model] = list(mean_interval(runs, resamples=RESAMPLES))
             except CheckpointError:  # no label has both classes: the AUC is undefined, and so is its interval
                 continue
-    comparisons: list[Comparison] = []
-    for table, wanted in tables.items():
-        comparisons += _family(results, table, wanted)
-    return dataclasses.replace(results, comparisons=comparisons, intervals=intervals)
+    return dataclasses.replace(results, intervals=intervals)
+
+
+def with_comparisons(results: Results, tables: Mapping[str, Sequence[tuple[str, str]]]) -> Results:
+    """The results with paired tests of the whole model against every other.
+
+    Args:
+        results: cells whose predictions are on disk.
+        tables: (data set, model) of each table; the tests of a table are one family for Holm's correction.
+    """
+    comparisons = [one for table, pairs in tables.items() for one in _family(results, table, pairs)]
+    return dataclasses.replace(results, comparisons=comparisons)
 
 
 def _family(results: Results, table: str, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:

@@ -25,6 +25,7 @@ class Entry:
         auc: mean over the seeds; ``None`` if no seed has a defined AUC.
         half_width: of the 95 % t-interval over seeds; ``None`` for one seed.
         seeds: the seeds behind it.
+        identities: of the runs behind it; an ablation that changes nothing has those of the full model.
         failed: reason by seed.
         patients: 95 % bootstrap interval over patients, of the mean over seeds.
         images: test images.
@@ -46,6 +47,7 @@ class Entry:
     auc: float | None = None
     half_width: float | None = None
     seeds: list[int] = field(default_factory=list)
+    identities: list[str] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     patients: tuple[float, float] | None = None
     images: int | None = None
@@ -88,7 +90,7 @@ def _entry(results: Results, table: str, dataset: str, model: str) -> Entry:
     own = [cell for cell in results.cells if cell.dataset == dataset and cell.model == model]
     finished = results.finished(dataset, model)
     kind = next((cell.kind for cell in own), "")
-    policies = next((cell.policies for cell in own), {})
+    policies = next((cell.policies for cell in [*finished, *own]), {})
     size = int(policies["size"]) if "size" in policies else None
     entries = [cell.sites[dataset] for cell in finished]
     areas = {cell.seed: entry["auc"] for cell, entry in zip(finished, entries, strict=True)}
@@ -104,6 +106,7 @@ def _entry(results: Results, table: str, dataset: str, model: str) -> Entry:
         auc=mean,
         half_width=half_width if math.isfinite(half_width) else None,
         seeds=list(known),
+        identities=[cell.identity for cell in finished],
         failed={cell.seed: cell.reason for cell in own if cell.status == FAILED},
         patients=None if interval is None else (100 * interval[0], 100 * interval[1]),
         images=next((entry["n"] for entry in entries), None),

@@ -5,8 +5,6 @@ import io
 import re
 from pathlib import Path
 
-import jinja2
-
 from medvlmoe import stamps
 from medvlmoe.analysis.comparison import markdown
 from medvlmoe.analysis.reproduction.document import Document, Sheet
@@ -40,8 +38,7 @@ def as_markdown(document: Document) -> str:
     for sheet in document.sheets:
         parts.append(f"## {sheet.title}\n")
         parts += [f"{note}\n" for note in sheet.notes]
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in [sheet.header, *sheet.rows]]
-        parts.append(markdown(rows))
+        parts.append(markdown([sheet.header, *sheet.rows]))
     if document.failures:
         parts += ["## Failed runs\n", "\n".join(f"- {line}" for line in document.failures) + "\n"]
     if document.footnotes:
@@ -76,6 +73,8 @@ def as_csv(document: Document) -> str:
 
 def as_html(document: Document) -> str:
     """One page that needs no other file."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("medvlmoe.analysis", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )

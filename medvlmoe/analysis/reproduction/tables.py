@@ -151,8 +151,8 @@ def _ablations(dataset: str, entries: Sequence[Entry], marks: Marks) -> Sheet:
             f"{words.signed(-100 * test['difference'])} [{words.number(-100 * test['high'])}, "
             f"{words.number(-100 * test['low'])}]"
         )  # fmt: skip
-        if entry.model != FULL and test is None and full is not None and entry.auc is not None:
-            loss = "the same runs" if entry.auc == full.auc else "-"
+        if entry.model != FULL and full is not None and entry.seeds and entry.identities == full.identities:
+            loss = "the same runs"
         paper_loss = None if entry.paper is None or entry.model == FULL else entry.paper.auc - TABLE2[FULL].auc
         rows.append(
             [

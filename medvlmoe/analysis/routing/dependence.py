@@ -14,14 +14,17 @@ the other's are used in turn.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from medvlmoe.analysis.routing.order import matched_share
 from medvlmoe.analysis.routing.table import RoutingTable
 from medvlmoe.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 NO_LABEL = "none of them"
 Floats = npt.NDArray[np.float64]
@@ -166,23 +169,25 @@ class _Cells:
         positive_YN: sparse; each row is the mean over the positives of a label.
     """
 
-    weight_CN: sparse.csr_array
-    positive_YN: sparse.csr_array
+    weight_CN: "csr_array"
+    positive_YN: "csr_array"
     sites: int
 
     @classmethod
     def of(cls, table: RoutingTable) -> "_Cells":
+        from scipy.sparse import csr_array  # a third of a second to import
+
         positive_NY = table.labels_NY > 0.5
         member_NL = np.column_stack([positive_NY, ~positive_NY.any(axis=1)])
         samples, labels = np.nonzero(member_NL)
         shared_N = 1 / (len(table) * member_NL.sum(axis=1))
         sites = len(table.sites)
-        weight_CN = sparse.csr_array(
+        weight_CN = csr_array(
             (shared_N[samples], (labels * sites + table.site_N[samples], samples)),
             shape=(member_NL.shape[1] * sites, len(table)),
         )
         counted_NY = positive_NY[:, positive_NY.any(axis=0)]
-        return cls(weight_CN, sparse.csr_array((counted_NY / np.maximum(counted_NY.sum(axis=0), 1)).T), sites)
+        return cls(weight_CN, csr_array((counted_NY / np.maximum(counted_NY.sum(axis=0), 1)).T), sites)
 
     def joint(self, weight_NK: Floats) -> Floats:
         """P(label, site, expert)."""

@@ -2,12 +2,18 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
+
+
+def best_matching(share_GK: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Groups and experts, matched one to one with the largest sum of shares (Hungarian method, scipy)."""
+    from scipy.optimize import linear_sum_assignment  # a second to import
+
+    return linear_sum_assignment(share_GK, maximize=True)
 
 
 def matched_share(share_GK: npt.NDArray[np.float64]) -> float:
     """Mean share over the best one-to-one matching of groups and experts; what a diagonal would show."""
-    groups, experts = linear_sum_assignment(share_GK, maximize=True)
+    groups, experts = best_matching(share_GK)
     return float(share_GK[groups, experts].mean())
 
 
@@ -21,7 +27,7 @@ def hungarian_order(share_GK: npt.NDArray[np.float64]) -> tuple[list[int], list[
     Returns:
         Positions of the groups and of the experts in ``share_GK``, in the order to show them.
     """
-    groups, experts = linear_sum_assignment(share_GK, maximize=True)
+    groups, experts = best_matching(share_GK)
     pairs = sorted(zip(groups.tolist(), experts.tolist(), strict=True), key=lambda pair: (-share_GK[pair], pair))
     others = sorted(set(range(share_GK.shape[1])).difference(experts.tolist()), key=lambda k: -share_GK[:, k].max())
     columns = [expert for _, expert in pairs] + others
@@ -40,7 +46,7 @@ def column_order(share_GK: npt.NDArray[np.float64], rows: list[int]) -> list[int
 
     Experts without a group come last, by the position of the row that uses them most.
     """
-    groups, experts = linear_sum_assignment(share_GK, maximize=True)
+    groups, experts = best_matching(share_GK)
     place = {group: position for position, group in enumerate(rows)}
     own = dict(zip(experts.tolist(), groups.tolist(), strict=True))
     strongest_K = share_GK.argmax(axis=0).tolist()

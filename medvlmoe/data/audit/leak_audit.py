@@ -14,13 +14,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medvlmoe.data.audit.config import LeakAuditConfig
-from medvlmoe.data.audit.text_head import TextHead
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.labels import LabelSpace
@@ -29,6 +28,9 @@ from medvlmoe.data.split import TEST, TRAIN, patient_positions
 from medvlmoe.errors import LeakError
 from medvlmoe.training.bootstrap import mean_area_interval
 from medvlmoe.training.metrics import RankedLabel
+
+if TYPE_CHECKING:
+    from medvlmoe.data.audit.text_head import TextHead
 
 PASSES, SUSPICIOUS, LEAKS, TOO_FEW = "passes", "suspicious", "leaks", "too few patients"
 VERDICTS = (PASSES, SUSPICIOUS, LEAKS, TOO_FEW)
@@ -172,7 +174,7 @@ def audit_index(
 
     Args:
         index: the site's records.
-        terms: as for :class:`TextHead`.
+        terms: as for :class:`medvlmoe.data.audit.text_head.TextHead`.
         threshold: mean AUC above which the text leaks.
         label_threshold: AUC of one label above which it does.
     """
@@ -213,7 +215,7 @@ def strongest_words(index: SiteIndex, terms: Mapping[str, re.Pattern[str]]) -> d
     texts = list(sample.texts)
     if len(set(texts)) == 1:
         return {}
-    head = TextHead(index.label_space, terms).fit(texts, sample.labels_NY)
+    head = _text_head(index.label_space, terms).fit(texts, sample.labels_NY)
     return head.strongest_words(texts, sample.patient_ids, _FEWEST_TO_SHARE_A_WORD)
 
 
@@ -224,6 +226,13 @@ def sample_of(patient_ids: Sequence[str], rows: npt.NDArray[np.int64]) -> npt.ND
     position = patient_positions([patient_ids[row] for row in rows.tolist()], _SAMPLE_SALT)
     limit = np.sort(position)[_MOST_RECORDS]
     return rows[position < limit]
+
+
+def _text_head(space: LabelSpace, terms: Mapping[str, re.Pattern[str]]) -> "TextHead":
+    # Here: a site imports this module at every message, and scikit-learn takes half a second.
+    from medvlmoe.data.audit.text_head import TextHead
+
+    return TextHead(space, terms)
 
 
 def _cross_validated(
@@ -241,7 +250,7 @@ def _cross_validated(
     for fold in np.unique(fold_N):
         seen, unseen = np.flatnonzero(fold_N != fold).tolist(), np.flatnonzero(fold_N == fold).tolist()
         if seen:
-            head = TextHead(space, terms).fit([texts[row] for row in seen], labels_NY[seen])
+            head = _text_head(space, terms).fit([texts[row] for row in seen], labels_NY[seen])
             scores_NY[unseen] = head.scores([texts[row] for row in unseen])
     return scores_NY
 
@@ -254,7 +263,7 @@ def _test_scores(
     train_texts = list(train.texts)
     if not test_texts or len({*train_texts, *test_texts}) == 1:
         return np.zeros((len(test_texts), len(index.label_space)))
-    return TextHead(index.label_space, terms).fit(train_texts, train.labels_NY).scores(test_texts)
+    return _text_head(index.label_space, terms).fit(train_texts, train.labels_NY).scores(test_texts)
 
 
 def _mean_area(

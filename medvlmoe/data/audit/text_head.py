@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix, hstack
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 
 from medvlmoe.data.labels import LabelBlock, LabelSpace
 
@@ -35,9 +37,6 @@ class TextHead:
     """
 
     def __init__(self, space: LabelSpace, terms: Mapping[str, re.Pattern[str]]) -> None:
-        # Here: a site imports this module at every message, and scikit-learn takes half a second.
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
         self._space = space
         self._terms = terms
         self._words = TfidfVectorizer(
@@ -125,8 +124,6 @@ def _ages(texts: Sequence[str]) -> csr_matrix:
 
 
 def _fitted(features_NW: csr_matrix, target_N: npt.NDArray[Any]) -> Any:
-    from sklearn.linear_model import LogisticRegression
-
     solver = "liblinear" if len(np.unique(target_N)) == 2 else "lbfgs"
     model = LogisticRegression(C=_INVERSE_PENALTY, solver=solver, max_iter=_STEPS, random_state=0)
     return model.fit(features_NW, target_N)

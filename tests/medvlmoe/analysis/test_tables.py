@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from medvlmoe.analysis.comparison import markdown, rows_of
+from medvlmoe.analysis.report import write_report
 from medvlmoe.analysis.table import rows_over_seeds, t_interval, table
-from medvlmoe.errors import ConfigError
+from medvlmoe.command_line import run as command
+from medvlmoe.errors import CheckpointError, ConfigError
 
 
 def summary(seed: int, federated: float | None, local: float) -> dict:
@@ -114,3 +116,26 @@ def test_medvlmoe_table_prints_the_stamps(tmp_path: Path, capsys: pytest.Capture
     printed = capsys.readouterr().out
     assert printed.count("LEAKY: the model read text") == 1 and "**LEAKY**: the model read text" in printed
     assert "0.700 ± 0.000 LEAKY" in printed
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{}", "{"])
+@pytest.mark.parametrize("name", ["table", "report", "card"])
+def test_a_folder_that_is_no_finished_run_is_told_in_one_line(
+    name: str, content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "summary.json").write_text(content)
+    assert command([name, str(tmp_path) if name == "table" else f"run={tmp_path}"]) == 2
+    err = capsys.readouterr().err
+    assert "summary.json" in err and len(err.splitlines()) == 1
+
+
+def test_a_report_needs_the_configuration_of_its_run(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text('{"mode": "local", "sites": {}, "mean_auc": null}')
+    with pytest.raises(CheckpointError, match=r"config\.yaml"):
+        write_report(tmp_path)
+
+
+def test_a_bar_in_a_name_ends_no_cell() -> None:
+    table_of_one = markdown([["site", "AUC"], ["north | south", "0.7"]])
+    assert "| north \\| south | 0.7 |" in table_of_one

@@ -203,6 +203,33 @@ def test_mistakes(values: dict[str, str], words: str) -> None:
         BaselineConfig(**values)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["baseline.convirt.temperature=0"], r"baseline\.convirt\.temperature=0"),
+        (["baseline.gloria.last_layers=0"], r"baseline\.gloria\.last_layers=0"),
+        (["baseline.biovil.mask_share=1.5"], r"baseline\.biovil\.mask_share=1\.5"),
+        (["baseline.clip_med.projection_size=0"], r"baseline\.clip_med\.projection_size=0"),
+        (["baseline.biobert_vqa.factors=0"], r"baseline\.biobert_vqa\.factors=0"),
+        (["baseline.image.normalisation=layer"], r"baseline\.image\.normalisation=layer"),
+        (["baseline.backbone=shared", "model.text.encoder=null_token"], "needs model.text.encoder=biogpt"),
+        (["model.vision=vit3d"], "use baseline.backbone=shared"),
+    ],
+)
+def test_settings_that_no_method_can_have(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build("gloria", *overrides)
+
+
+def test_volumes_have_regions_too() -> None:
+    model = build("gloria", "baseline.backbone=shared", "model.vision=vit3d", "model.vision.image_size=16",
+                  "model.vision.depth=8")  # fmt: skip
+    texts = Texts(*ByteTokenizer().encode(["frontal", "AP"], 16), torch.eye(2, 4))
+    assert isinstance(model, ContrastiveBaseline)
+    loss = model.pretraining_loss(torch.randn(2, 1, 8, 16, 16), texts.labels_BY, texts)
+    assert torch.isfinite(loss) and loss > 0
+
+
 def test_texts_that_do_not_fit_the_position_table() -> None:
     with pytest.raises(ConfigError, match=r"baseline\.text\.max_positions=20"):
         build("convirt", "baseline.text.max_positions=20")

@@ -64,3 +64,16 @@ def test_a_folder_that_is_no_bert(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("just\nwords\n")
     with pytest.raises(ConfigError, match=r"vocab\.txt"):
         load_tokenizer(str(tmp_path))
+
+
+def test_recomputed_activations_give_equal_gradients_where_the_first_layers_are_frozen(tmp_path: Path) -> None:
+    text = BertText(BertConfig(**SIZES, dropout=0.0, weights=str(written(tmp_path)), frozen_layers=1), VOCABULARY)
+    ids_BL = torch.tensor([[2, 50, 60]])
+    gradients = []
+    for enabled in (False, True):
+        text.zero_grad()
+        text.set_gradient_checkpointing(enabled)
+        text.hidden_states(ids_BL, torch.ones_like(ids_BL))[-1].square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in text.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and all("layer.0" not in name for name in gradients[1])
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])

@@ -66,3 +66,13 @@ def test_phantoms_are_drawn_where_no_data_are_named(tmp_path: Path, capsys: pyte
     )
     assert code == 0 and "30 runs" in out
     assert (tmp_path / "phantom-40" / "PHANTOM.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_once(
+    tmp_path: Path, phantom_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = reproduce(
+        capsys, "table1", "preset=tiny", "seeds=1", f"data.root={phantom_root}", f"output.root={tmp_path}/file/runs"
+    )
+    assert code == EXIT_USER_ERROR and "choose another output.root" in err and len(err.strip().splitlines()) == 1

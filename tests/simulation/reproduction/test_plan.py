@@ -1,5 +1,6 @@
 """Which runs a table or figure has."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,24 @@ def test_an_ablation_that_the_model_cannot_have_is_said(phantom_root: Path) -> N
     )
     assert "needs model.moe.experts of 2 or more" in plan.impossible["shared_expert"]
     assert [cell.model for cell in plan.cells] == [FULL]
+
+
+def test_a_model_that_starts_from_one_that_cannot_be_is_said_too(
+    phantom_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(config):
+        raise ConfigError("no single FFN here")
+
+    monkeypatch.setitem(ABLATIONS, "single_ffn", replace(ABLATIONS["single_ffn"], change=refuse))
+    plan = make_plan(configured(phantom_root, "seeds=1", "models=[upcycled]"), ["table2"])
+    assert plan.impossible["upcycled"] == "it starts from single_ffn: no single FFN here"
+
+
+def test_another_stage_a_makes_only_the_baselines_old(phantom_root: Path) -> None:
+    wanted = ["seeds=1", "datasets=[retinamnist]", "models=[convirt]"]
+    plans = [
+        make_plan(configured(phantom_root, *given), ["table1"], ["preset=tiny", *given])
+        for given in (wanted, [*wanted, "baseline.pretraining.epochs=1"])
+    ]
+    first, second = ({cell.model: cell.identity for cell in plan.cells} for plan in plans)
+    assert first[FULL] == second[FULL] and first["convirt_shared"] != second["convirt_shared"]

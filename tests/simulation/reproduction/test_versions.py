@@ -88,3 +88,13 @@ def test_a_record_that_changes_changes_the_version(change: str, tmp_path: Path, 
         fields[place] = {"label": "Hernia", "patient": "99999"}[change]
         table.write_text("\n".join([lines[0], ",".join(fields), *lines[2:]]) + "\n")
     assert data_version(config, str(tmp_path)) != first
+
+
+def test_reports_that_come_later_change_the_version(tmp_path: Path, phantom_root: Path) -> None:
+    shutil.copytree(phantom_root / "mimic_cxr", tmp_path / "mimic_cxr", ignore=shutil.ignore_patterns("*.txt", "*.zip"))
+    config = DatasetConfig(kind="mimic_cxr", root="mimic_cxr")
+    without = data_version(config, str(tmp_path))
+    shutil.copytree(phantom_root / "mimic_cxr", tmp_path / "whole", dirs_exist_ok=True)
+    for report in (tmp_path / "whole").rglob("*.txt"):
+        shutil.copy(report, tmp_path / "mimic_cxr" / report.relative_to(tmp_path / "whole"))
+    assert data_version(config, str(tmp_path)) != without

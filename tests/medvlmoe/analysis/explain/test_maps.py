@@ -77,19 +77,19 @@ def test_attention_is_what_the_text_attends_with(overrides, grid, pool):
     image, ids, mask = inputs(model)
     maps = image_maps(model, image, ids, mask, LABEL)
     assert maps.attention.shape == maps.grad_cam.shape == grid
-    # ln(text + sum of weights times values) of the pooled text is the second half of the fused vector: check by values
-    attention = model.fusion.cross_attention.attention
-    seen = []
-    handle = model.fusion.cross_attention.register_forward_pre_hook(lambda module, given: seen.append(given))
-    model(image, ids, mask)
-    handle.remove()
-    image_tokens, text_tokens = seen[0][:2]
-    attended = attention(text_tokens, image_tokens)[0]
-    attended = attended[-1] if pool == "last" else attended.mean(0)
-    count = image_tokens.shape[1]
+    count = 1 + maps.attention.numel()
     weights = torch.cat([torch.tensor([maps.attention_elsewhere]), maps.attention.flatten() / count])
     assert weights.sum() == pytest.approx(1, abs=1e-5)
-    torch.testing.assert_close(weights @ attention.value(image_tokens[0]), attended, rtol=1e-4, atol=1e-5)
+    # Without residual, norm and gate the second half of the fused vector is the weights times the values, nothing else.
+    plain = build(*overrides, f"model.text.pool={pool}", "model.fusion.residual=false",
+                  "model.fusion.layer_norm=false", "model.fusion.gate=none")  # fmt: skip
+    seen = []
+    plain.fusion.cross_attention.register_forward_pre_hook(lambda module, given: seen.append(given))
+    fused = plain.fusion(plain.vision(image), plain.text(ids, mask), mask).fused_BF[0]
+    maps = image_maps(plain, image, ids, mask, LABEL)
+    weights = torch.cat([torch.tensor([maps.attention_elsewhere]), maps.attention.flatten() / count])
+    values = plain.fusion.cross_attention.attention.value(seen[0][0][0])
+    torch.testing.assert_close(weights @ values, fused[len(fused) // 2 :], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("heads", "masked"), [(1, False), (2, True)])

@@ -12,7 +12,7 @@ import torch
 
 from medvlmoe.analysis.reproduction import paper_values
 from medvlmoe.analysis.reproduction.anchors import ANCHORS, anchor_of
-from medvlmoe.analysis.reproduction.compare import with_comparisons
+from medvlmoe.analysis.reproduction.compare import with_comparisons, with_intervals
 from medvlmoe.analysis.reproduction.entries import entries_of
 from medvlmoe.analysis.reproduction.figure2_cells import figure2_cells
 from medvlmoe.analysis.reproduction.render import as_html, write_document
@@ -86,7 +86,7 @@ def results(tmp_path: Path) -> Results:
         if (cell.dataset, cell.model) == ("nih", FULL)
     ]
     made = Results(command="medvlmoe reproduce", preset="tiny", protocol=PROTOCOL, cells=cells, root=tmp_path)
-    made = with_comparisons(made, {"table1": PAIRS1, "table2": PAIRS2})
+    made = with_comparisons(with_intervals(made, [*PAIRS1, *PAIRS2]), {"table1": PAIRS1, "table2": PAIRS2})
     write_results(made)
     return read_results(tmp_path)
 
@@ -160,6 +160,26 @@ def test_ablations_stand_with_their_loss_and_cost(results: Results) -> None:
     test = next(c for c in results.comparisons if c.table == "table2")
     assert ffn[3].startswith(f"{-100 * test.test['difference']:+.1f}".replace("-", "−"))
     assert ffn[8:11] == ["1 k", "600", "5 M"]
+
+
+def test_only_the_very_same_runs_are_called_so(results: Results) -> None:
+    """An ablation whose AUC happens to be the full model's is another model all the same."""
+    other = [CellResult(**{**vars(c), "identity": f"other{c.seed}"}) if c.model == "experts_8" else c
+             for c in results.cells]  # fmt: skip
+    without_tests = Results(**{**vars(results), "cells": other, "comparisons": []})
+    assert table2(without_tests, PAIRS2).sheets[0].rows[2][3] == "-"
+
+
+def test_policies_are_those_of_the_finished_runs(results: Results) -> None:
+    """What the images were paired with is known of a finished run only."""
+    finished = [c for c in results.cells if (c.dataset, c.model) == ("nih", "convirt")]
+    policies = {**finished[0].policies, "pretraining_text": "captions"}
+    paired = [CellResult(**{**vars(cell), "policies": policies}) for cell in finished[1:]]
+    failed = CellResult(dataset="nih", kind="chestxray14", model="convirt", seed=0, status="failed", reason="killed")
+    others = [c for c in results.cells if c not in finished]
+    mixed = Results(**{**vars(results), "cells": [failed, *paired, *others]})
+    sheet = next(s for s in table1(mixed, PAIRS1).sheets if s.title.startswith("nih"))
+    assert any("captions" in note for note in sheet.notes)
 
 
 def test_nothing_is_compared_with_a_target(results: Results) -> None:

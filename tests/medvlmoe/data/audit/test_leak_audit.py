@@ -80,7 +80,7 @@ def test_a_text_that_tells_a_label_leaks_and_chance_does_not():
 
 
 def test_a_constant_text_gives_exactly_one_half_without_a_head(monkeypatch):
-    monkeypatch.setattr(leak_audit, "TextHead", None)
+    monkeypatch.setattr(leak_audit, "_text_head", None)
     _, labels = words_and_labels(100, 0.5)
     found = audited(site(["the same"] * 100, labels))
     assert (found.auc, found.auc_ci, found.test_auc, found.verdict) == (0.5, (0.5, 0.5), 0.5, PASSES)
