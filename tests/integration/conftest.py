@@ -16,7 +16,8 @@ from medvlmoe.command_line import run
 from medvlmoe.configuration import compose
 from medvlmoe.files import load_tensors
 from strategies.run_config import RunConfig
-from tests.integration.federation_parts import RUN, SITES, Parts
+from tests.integration.federation_parts import RUN, SITES, UPLOAD_BYTES_PER_SECOND, Parts
+from tests.integration.tcp_proxy import TcpProxy
 
 QUICK = ["model=tiny", "federation.rounds=1", "training.bootstrap_resamples=10", "training.precision=float32"]
 MANIFEST = """\
@@ -109,12 +110,15 @@ def medvlmoe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...
 
 @pytest.fixture
 def parts(tmp_path: Path, phantom_root: Path) -> Iterator[Parts]:
+    """A federation of two hospitals; the first has a slow line, so that its upload takes seconds."""
     sites = compose(RunConfig, RUN).data.sites
     with Parts(tmp_path / "federation", sites, phantom_root) as parts:
         parts.start_server()
-        for site in SITES:
-            parts.start_hospital(site)
-        yield parts
+        with TcpProxy(parts.port, upload_bytes_per_second=UPLOAD_BYTES_PER_SECOND) as parts.line:
+            parts.connect_through(SITES[0], parts.line.port)
+            for site in SITES:
+                parts.start_hospital(site)
+            yield parts
 
 
 @pytest.fixture(scope="session")
