@@ -20,12 +20,11 @@ from simulation.local_federation import LocalFederation
 from tests.integration.tcp_proxy import TcpProxy
 
 SITES = ("chestxray14", "retinamnist")
-ROUNDS = 6
 RUN = [
-    "model=tiny", "training.precision=float32", "training.bootstrap_resamples=10", f"federation.rounds={ROUNDS}",
-    "federation.select=last", "~data.sites.chexpert", "~data.sites.mimic_cxr", "~data.sites.pathmnist",
-    "output.name=faults",
+    "model=tiny", "training.precision=float32", "training.bootstrap_resamples=10", "federation.select=last",
+    "~data.sites.chexpert", "~data.sites.mimic_cxr", "~data.sites.pathmnist", "output.name=faults",
 ]  # fmt: skip
+Tensors = dict[str, torch.Tensor]
 # Part of the federation and command line of each kind of process that can be killed.
 COMMANDS = {
     "SuperLink": "flower-superlink",
@@ -41,6 +40,8 @@ class Parts(LocalFederation):
     """A local federation whose server's parts are started one by one, so that each can be killed alone."""
 
     line: TcpProxy  # of the first hospital
+    rounds = 6
+    _earlier: int | None = None
 
     def start_server(self) -> None:
         self.start_superlink()
@@ -64,7 +65,10 @@ class Parts(LocalFederation):
 
     def start_run(self, *more: str) -> None:
         """The one command that starts a run and goes on with it."""
-        self.submit([*RUN, f"federation.sites={len(SITES)}", "resume=true", *more])
+        with contextlib.suppress(CheckpointError):
+            self._earlier = read_json(self.run_folder / "status.json")["process"]["pid"]
+        own = [f"federation.rounds={self.rounds}", f"federation.sites={len(SITES)}", "resume=true"]
+        self.submit([*RUN, *own, *more])
 
     @property
     def run_folder(self) -> Path:
@@ -72,10 +76,11 @@ class Parts(LocalFederation):
 
     @property
     def status(self) -> dict[str, Any]:
-        """What the living ServerApp last said; nothing if the one that said it is gone."""
+        """What the ServerApp last said; nothing if that one was killed, or is the one of an earlier command."""
         with contextlib.suppress(CheckpointError):
             status = read_json(self.run_folder / "status.json")
-            if status["phase"].startswith(("finished", "failed")) or _lives(status["process"]["pid"]):
+            pid, ended = status["process"]["pid"], status["phase"].startswith(("finished", "failed"))
+            if _lives(pid) or (ended and pid != self._earlier):
                 return status
         return NOTHING
 
@@ -99,6 +104,12 @@ class Parts(LocalFederation):
         """How often a hospital has answered each round, from its receipts."""
         receipts = read_json_lines(self.hospital_kit(site) / "site" / "receipts.jsonl")
         return Counter(receipt["round"] for receipt in receipts if receipt["kind"] == "training")
+
+    def replied(self, site: str, pid: int) -> bool:
+        """Whether a ClientApp has written the receipt of its reply: what comes next is that the reply leaves."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.hospital_kit(site) / "site" / "receipts.jsonl").stat().st_mtime > _started(pid)
+        return False
 
     def process(self, part: str, command: str) -> int | None:
         """A process below one of the parts whose command line holds ``command``."""
@@ -147,6 +158,12 @@ def _state(pid: int) -> str:
         return "X"
 
 
+def _started(pid: int) -> float:
+    ticks = float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    seconds_ago = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - seconds_ago
+
+
 def _lives(pid: int) -> bool:
     return _state(pid) not in "ZX"
 
@@ -159,10 +176,11 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 900.0, poll:
     return found
 
 
-def assert_finished_as(parts: Parts, uninterrupted: dict[str, torch.Tensor]) -> None:
+def assert_finished_as(parts: Parts, uninterrupted: Callable[[int], Tensors]) -> None:
     until(lambda: parts.status["phase"].startswith(("finished", "failed")), "the end of the run", 900)
     assert parts.status["phase"] == "finished"
-    assert parts.merged_rounds() == list(range(1, ROUNDS + 1)), "every round once, in order"
+    assert parts.merged_rounds() == list(range(1, parts.rounds + 1)), "every round once, in order"
     final = load_tensors(parts.run_folder / "checkpoints" / "final.safetensors")[0]
-    assert final.keys() == uninterrupted.keys()
-    assert all(torch.equal(final[name], uninterrupted[name]) for name in final)
+    expected = uninterrupted(parts.rounds)
+    assert final.keys() == expected.keys()
+    assert all(torch.equal(final[name], expected[name]) for name in final)

@@ -12,14 +12,14 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
-import torch
 
-from tests.integration.federation_parts import COMMANDS, ROUNDS, SITES, Parts, assert_finished_as, until
+from tests.integration.federation_parts import COMMANDS, SITES, Parts, Tensors, assert_finished_as, until
 
 pytestmark = [
     pytest.mark.long,
@@ -38,18 +38,14 @@ PART = {"SuperLink": "superlink", "ServerApp": "superexec", "SuperNode": VICTIM,
 @contextmanager
 def phase(parts: Parts, name: str, server_round: int) -> Iterator[None]:
     """The context's body runs in this phase of the round (or of a later one), seen in what the processes really do."""
-    answered = parts.trained(VICTIM)
 
     def before_sampling() -> bool:
         return parts.reached(server_round, "waiting for hospitals")
 
     def trains() -> bool:
         """Its images are open, and there is no reply yet."""
-        return (
-            parts.reached(server_round, "training")
-            and parts.trained(VICTIM) == answered
-            and has_images(parts.process(VICTIM, COMMANDS["ClientApp"]))
-        )
+        pid = parts.process(VICTIM, COMMANDS["ClientApp"])
+        return parts.reached(server_round, "training") and has_images(pid) and not parts.replied(VICTIM, pid)
 
     def uploads() -> bool:
         return parts.reached(server_round, "training") and parts.state_of(VICTIM) == "uploading" and parts.sends(VICTIM)
@@ -76,7 +72,7 @@ def phase(parts: Parts, name: str, server_round: int) -> Iterator[None]:
         yield
 
 
-def has_images(pid: int | None) -> bool:
+def has_images(pid: int | None) -> TypeGuard[int]:
     """Whether a ClientApp has opened its images: what comes next is training."""
     if pid is None:
         return False
@@ -99,10 +95,10 @@ def kill(parts: Parts, kind: str, name: str, server_round: int) -> None:
 
 def kill_half_handed_over(parts: Parts, server_round: int) -> None:
     """Kill the ClientApp when its SuperNode has a part of its reply."""
-    answered = parts.trained(VICTIM)
 
     def has_a_reply() -> bool:
-        return parts.reached(server_round, "training") and parts.trained(VICTIM) != answered
+        pid = parts.process(VICTIM, COMMANDS["ClientApp"])
+        return parts.reached(server_round, "training") and pid is not None and parts.replied(VICTIM, pid)
 
     with parts.held(VICTIM, "ClientApp", has_a_reply, "a reply that is ready", poll=0.005) as pid:
         while not parts.sends(VICTIM):  # the SuperNode looks every half second
@@ -114,14 +110,17 @@ def kill_half_handed_over(parts: Parts, server_round: int) -> None:
     until(lambda: "died while it handed over" in parts.log(VICTIM).read_text(errors="replace"), "half a reply", 300)
 
 
-def assert_same_and_a_round_lost_a_kill(parts: Parts, uninterrupted: dict[str, torch.Tensor], kills: int) -> None:
+def assert_same_and_a_round_lost_a_kill(parts: Parts, uninterrupted: Callable[[int], Tensors], kills: int) -> None:
     assert_finished_as(parts, uninterrupted)
     for site in SITES:
         trained = parts.trained(site)
-        assert set(trained) == set(range(1, ROUNDS + 1)) and sum(trained.values()) <= ROUNDS + kills, trained
+        assert set(trained) == set(range(1, parts.rounds + 1)) and sum(trained.values()) <= parts.rounds + kills, (
+            trained
+        )
 
 
-def test_one_process_of_each_kind_is_killed(parts: Parts, uninterrupted: dict[str, torch.Tensor]) -> None:
+def test_one_process_of_each_kind_is_killed(parts: Parts, uninterrupted: Callable[[int], Tensors]) -> None:
+    parts.rounds = 4
     parts.start_run()
     kill(parts, "ClientApp", "training", 1)
     kill(parts, "SuperNode", "uploading", 2)
@@ -132,7 +131,7 @@ def test_one_process_of_each_kind_is_killed(parts: Parts, uninterrupted: dict[st
 
 @in_every_phase
 @pytest.mark.parametrize("kind", ["ServerApp", "SuperLink", "SuperNode"])
-def test_killed_in_every_phase(parts: Parts, uninterrupted: dict[str, torch.Tensor], kind: str) -> None:
+def test_killed_in_every_phase(parts: Parts, uninterrupted: Callable[[int], Tensors], kind: str) -> None:
     parts.start_run()
     for server_round, name in enumerate(PHASES, start=1):
         kill(parts, kind, name, server_round)
@@ -141,7 +140,7 @@ def test_killed_in_every_phase(parts: Parts, uninterrupted: dict[str, torch.Tens
 
 @in_every_phase
 def test_a_client_app_is_killed_in_every_phase_in_which_it_lives(
-    parts: Parts, uninterrupted: dict[str, torch.Tensor]
+    parts: Parts, uninterrupted: Callable[[int], Tensors]
 ) -> None:
     """One that introduces itself is the only one before sampling; while the server merges and writes there is none."""
     parts.start_run()
