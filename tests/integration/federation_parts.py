@@ -80,7 +80,7 @@ class Parts(LocalFederation):
         with contextlib.suppress(CheckpointError):
             status = read_json(self.run_folder / "status.json")
             pid, ended = status["process"]["pid"], status["phase"].startswith(("finished", "failed"))
-            if _lives(pid) or (ended and pid != self._earlier):
+            if pid != self._earlier if ended else _lives(pid):
                 return status
         return NOTHING
 
