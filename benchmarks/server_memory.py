@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-APP = Path(__file__).parent / "server_memory_app"
+APP = Path(__file__).parents[1] / "tests" / "integration" / "hostile_app"  # its sites can be honest
 SCRIPTS = Path(sys.executable).parent
 MODEL = ["model=tiny", "model.fusion.dim=512", "model.moe.experts=8", "model.moe.hidden_size=3072"]
 # As in the start scripts of a provisioned federation.
@@ -79,7 +79,7 @@ def measure(count: int, codec: str) -> tuple[int, int, float]:
         for number in range(count):
             start(
                 "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", str(free_port()),
-                "--node-config", f'site="site{number:02d}"',
+                "--node-config", f'site="site{number:02d}" kind="honest"',
             )  # fmt: skip
         overrides = [*MODEL, "data=none", f"strategy.codec={codec}", "federation.rounds=2", f"federation.sites={count}",
                      f"output.root={folder}/runs", "output.name=run"]  # fmt: skip

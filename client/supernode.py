@@ -1,7 +1,6 @@
 """``medvlmoe supernode site.yaml``: this hospital's SuperNode, started as its own configuration says."""
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -10,11 +9,11 @@ from client.launcher.programs import write_programs
 from medvlmoe.errors import ConfigError
 
 _USAGE = """medvlmoe supernode site.yaml
-Connect this hospital to its federation. The process becomes Flower's `flower-supernode` and runs until it ends."""
+Connect this hospital to its federation. The process becomes Flower's SuperNode and runs until it ends."""
 
 
 def supernode(arguments: list[str]) -> int:
-    """Become ``flower-supernode`` with the settings of ``site.yaml``; comes back only with a mistake or for help.
+    """Become this site's SuperNode (:mod:`client.launcher.supernode`); comes back only with a mistake or for help.
 
     Raises:
         ConfigError: the file or a file that it names is missing or unfit.
@@ -25,18 +24,13 @@ def supernode(arguments: list[str]) -> int:
     path = Path(arguments[0]).absolute()
     site = read_site_config(path)
     command = supernode_command(site, path)
-    # Flower's programs lie beside this Python, whatever the PATH is.
-    there = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    program = shutil.which(command[0], path=there)
-    if program is None:
-        raise ConfigError(f"{command[0]} is not installed; install medvlmoe again")
     environment = {**os.environ, "PATH": str(write_programs(Path(site.folder) / "programs"))}
     os.chdir(path.parent)
-    os.execve(program, command, environment)
+    os.execve(command[0], command, environment)
 
 
 def supernode_command(site: SiteConfig, path: Path) -> list[str]:
-    """The command line of this site's ``flower-supernode``, to be run in the folder of ``site.yaml``.
+    """The command line of this site's SuperNode, to be run in the folder of ``site.yaml``.
 
     Raises:
         ConfigError: ``server`` is not set, a file is missing, or others may read the private key.
@@ -46,7 +40,7 @@ def supernode_command(site: SiteConfig, path: Path) -> list[str]:
         raise ConfigError(f"{path}: set server.address, server.root_certificates and server.key")
     _refuse_unfit_files(path, server)
     command = [
-        "flower-supernode",
+        sys.executable, "-P", "-m", "client.launcher.supernode",
         "--superlink", server.address,
         "--root-certificates", server.root_certificates,
         "--auth-supernode-private-key", server.key,

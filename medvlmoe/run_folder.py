@@ -14,6 +14,7 @@ from typing import Any
 from medvlmoe.configuration import differences
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import append_json_line, read_json, read_json_lines, write_json, write_text
+from medvlmoe.folder_lock import FolderLock, lock_folder
 
 
 @dataclass(kw_only=True)
@@ -36,6 +37,9 @@ class OutputConfig:
             raise ConfigError(f"output.name={self.name}: use letters, digits, '.', '_', '-'")
 
 
+# A process that was cut off from its run may take so long to notice and end.
+_LOCK_SECONDS = 60.0
+
 # Keys that may differ between a run and its resumption.
 _MAY_CHANGE = ("resume", "output", "compare", "data.cache", "data.workers", "training.workers", "federation.rounds",
                "federation.retries", "federation.quorum", "federation.round_seconds", "federation.grace_seconds",
@@ -50,6 +54,8 @@ class RunFolder:
         identity: name of the run plus a random part; stays the same over resumes.
     """
 
+    _lock: FolderLock | None = None
+
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
         self.identity = identity
@@ -63,7 +69,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, output: OutputConfig, name: str, config: dict[str, Any], *, resume: bool) -> "RunFolder":
-        """Create the folder of a run, or open it again to resume.
+        """Create the folder of a run, or open it again to resume. No other process can do so while the object lives.
 
         Args:
             output: where runs go.
@@ -72,7 +78,7 @@ class RunFolder:
             resume: go on with a run that is there; without one, start it.
 
         Raises:
-            ConfigError: the folder is taken, or belongs to a run with another configuration.
+            ConfigError: the folder is taken, belongs to a run with another configuration, or a process writes to it.
         """
         path = Path(output.root) / (output.name or name)
         identity_file = path / "run.json"
@@ -84,16 +90,24 @@ class RunFolder:
                     f"{path} already holds a run: add resume=true to go on with it, output.overwrite=true to replace "
                     "it, or output.name=… for another folder"
                 )
+            last = lock_folder(path, _LOCK_SECONDS)
             try:
                 shutil.rmtree(path)
             except OSError as error:
                 raise CheckpointError(f"cannot replace {path}: {error}; choose another output.name") from error
+            del last
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot write {path}: {error}; choose another output.root") from error
+        lock = lock_folder(path, _LOCK_SECONDS)
         if identity_file.exists():
             _refuse_other_configuration(path, read_json(path / "config.json"), config)
             folder = cls(path, _identity(identity_file))
         else:
             folder = cls(path, f"{path.name}-{uuid.uuid4().hex[:8]}")
             write_json(identity_file, {"identity": folder.identity})
+        folder._lock = lock
         write_json(path / "config.json", config)
         write_text(path / "config.yaml", _as_yaml(config))
         return folder

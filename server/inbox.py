@@ -16,8 +16,11 @@ class Inbox(Protocol):
     def poll(self, request: str, seconds: float) -> Message | None:
         """The reply, or ``None`` if it has not arrived (as a whole); takes little longer than ``seconds``."""
 
-    def begun(self, request: str) -> bool:
-        """Whether the reply has begun to arrive."""
+    def idle(self, request: str) -> float | None:
+        """Seconds since anything of the reply last arrived; ``None`` if it has not begun to arrive."""
+
+    def connections(self) -> dict[int, str]:
+        """The nodes that are connected now, each with something that is another as soon as it connects anew."""
 
     def forget(self, request: str) -> None:
         """Free what is kept for a request whose reply has been used, or is no longer wanted."""
@@ -33,9 +36,13 @@ class GridInbox:
         """See :class:`Inbox`."""
         return next(iter(self._grid.pull_messages([request])), None)
 
-    def begun(self, request: str) -> bool:
+    def idle(self, request: str) -> float | None:
         """See :class:`Inbox`."""
-        return False
+        return None
+
+    def connections(self) -> dict[int, str]:
+        """See :class:`Inbox`."""
+        return dict.fromkeys(self._grid.get_node_ids(), "")
 
     def forget(self, request: str) -> None:
         """See :class:`Inbox`."""

@@ -1,6 +1,7 @@
 """The replies of a round: collected as they arrive, handed out in the fixed order of the sites."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from strategies.error_codes import is_refusal, words_of
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
+_LOST_SECONDS = 30.0  # a SuperNode whose line was cut tries again after 20 s at most
 _STEP_SECONDS = 5.0  # longest time given to one site's upload before the next site is looked at
 
 
@@ -55,8 +57,10 @@ class Replies:
     def collect(self, requests: Mapping[str, Message], deadline: Deadline) -> Iterator[tuple[str, Message]]:
         """Site name and its reply (which may be an error), for those that came in time."""
         self.missing.clear()
+        connections = self.inbox.connections()
         identities = dict(zip(requests, self.grid.push_messages(list(requests.values())), strict=True))
         nodes = {site: message.metadata.dst_node_id for site, message in requests.items()}
+        lives = _Lives({site: (node, connections.get(node)) for site, node in nodes.items()})
         del requests  # a request holds the whole model
         self.site_of_request = {identity: site for site, identity in identities.items() if identity}
         for site, identity in identities.items():
@@ -69,15 +73,15 @@ class Replies:
         try:
             for site in list(pending):
                 while site in pending and not ends.over():
-                    self._look(site, pending, arrived, identities, nodes, ends)
+                    self._look(site, pending, arrived, identities, lives, ends)
                     if site in pending:
                         time.sleep(_POLL_SECONDS)
                 if site in arrived:
                     yield site, arrived.pop(site)
                     self.inbox.forget(identities[site])
-            online = set(self.grid.get_node_ids())
+            lives.look(self.inbox.connections())
             for site in pending:
-                self._give_up(site, "late" if nodes[site] in online else "unreachable")
+                self._give_up(site, "late" if lives.online(site) else "unreachable")
         finally:
             for identity in identities.values():
                 if identity:
@@ -89,14 +93,14 @@ class Replies:
         pending: list[str],
         arrived: dict[str, Message],
         identities: Mapping[str, str],
-        nodes: Mapping[str, int],
+        lives: "_Lives",
         ends: "_Ends",
     ) -> None:
         """Look once for each reply, in order, until that of ``next_site`` is there.
 
         Not further: in one process a reply is made only when it is asked for.
         """
-        online = set(self.grid.get_node_ids())
+        lives.look(self.inbox.connections())
         for site in list(pending):
             try:
                 reply = self.inbox.poll(identities[site], _STEP_SECONDS)
@@ -109,9 +113,14 @@ class Replies:
                 self._give_up(site, f"rejected: {error}")
                 continue
             if reply is None:
-                began = self.inbox.begun(identities[site])
-                waiting = "training" if nodes[site] in online else "unreachable"
-                self.status.site(site, "uploading" if began else waiting)
+                idle = self.inbox.idle(identities[site])
+                silent = math.inf if idle is None else idle
+                if min(lives.seconds_since_restart(site), silent) > _LOST_SECONDS:
+                    pending.remove(site)
+                    self._give_up(site, "connected anew, without a reply")
+                    continue
+                waiting = "training" if lives.online(site) else "unreachable"
+                self.status.site(site, waiting if idle is None else "uploading")
                 continue
             pending.remove(site)
             arrived[site] = reply
@@ -131,6 +140,36 @@ class Replies:
 def failure_words(code: int) -> str:
     """The state of a site whose reply is an error."""
     return words_of(code) if is_refusal(code) else f"failed: {words_of(code)} (code {code})"
+
+
+class _Lives:
+    """Whether the process that a request went to is still there: one that came in its place knows nothing of it.
+
+    Flower says so only to those who ask while nobody is connected.
+
+    Args:
+        first: node, and its connection when the request was sent (``None``: it had none), by site.
+    """
+
+    def __init__(self, first: Mapping[str, tuple[int, str | None]]) -> None:
+        self._first = first
+        self._now: Mapping[int, str] = {}
+        self._restarts: dict[str, float] = {}
+
+    def look(self, connections: Mapping[int, str]) -> None:
+        """Note who is connected now."""
+        self._now = connections
+        for site, (node, first) in self._first.items():
+            if first is not None and connections.get(node, first) != first:
+                self._restarts.setdefault(site, time.monotonic())
+
+    def online(self, site: str) -> bool:
+        """Whether the site is connected."""
+        return self._first[site][0] in self._now
+
+    def seconds_since_restart(self, site: str) -> float:
+        """Since it was noticed that the site has connected anew; 0 if it has not."""
+        return time.monotonic() - self._restarts[site] if site in self._restarts else 0.0
 
 
 class _Ends:

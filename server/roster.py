@@ -21,6 +21,11 @@ from strategies.messages import (
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
+_ASK_AGAIN_SECONDS = 30.0  # while a run waits to start: what failed may be a process that died, or mended by now
+
+
+class _NotTakenError(Exception):
+    """A node that answered is not taken; the text says why."""
 
 
 class Roster:
@@ -38,6 +43,7 @@ class Roster:
         self._asked: set[int] = set()
         self.introductions: dict[str, SiteIntroduction] = {}
         self.refused: dict[int, str] = {}
+        self._refused_at: dict[int, float] = {}
 
     @property
     def nodes(self) -> dict[str, int]:
@@ -62,6 +68,8 @@ class Roster:
             if time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
+            long_ago = time.monotonic() - _ASK_AGAIN_SECONDS
+            self._asked -= {node for node, moment in self._refused_at.items() if moment < long_ago}
         needed = federation.quorum or wanted or len(self._node_of) + len(self.refused) or 1
         if len(self._node_of) < needed:
             raise QuorumError(f"{self._too_few(needed)}; start the others, or see the log of a site that failed")
@@ -127,27 +135,35 @@ class Roster:
         return found
 
     def _note(self, node: int, reply: Message) -> list[str]:
-        if reply.has_error():
-            self.refused[node] = f"node {node} did not introduce itself: {words_of(reply.error.code)}"
-            logger.warning("%s (code %d); see that site's own log", self.refused[node], reply.error.code)
+        try:
+            introduction = self._accept(node, reply)
+        except _NotTakenError as error:
+            if self.refused.get(node) != str(error):
+                logger.warning("%s", error)
+            self.refused[node] = str(error)
+            self._refused_at[node] = time.monotonic()
             return []
+        self.refused.pop(node, None)
+        self._refused_at.pop(node, None)
+        self._node_of[introduction.name] = node
+        self.introductions[introduction.name] = introduction
+        return [introduction.name]
+
+    def _accept(self, node: int, reply: Message) -> SiteIntroduction:
+        if reply.has_error():
+            words = f"{words_of(reply.error.code)} (code {reply.error.code}); see that site's own log"
+            raise _NotTakenError(f"node {node} did not introduce itself: {words}")
         try:
             introduction = read_introduction(reply.content)
         except InvalidMessageError as fault:
-            self.refused[node] = f"node {node}: {fault}"
-            return []
+            raise _NotTakenError(f"node {node}: {fault}") from fault
         name = introduction.name
         if self._federation.hospitals and name not in self._federation.hospitals:
-            self.refused[node] = f"'{name}' is not one of federation.hospitals"
-            logger.warning("%s: not taken", self.refused[node])
-            return []
+            raise _NotTakenError(f"'{name}' is not one of federation.hospitals")
         if self._node_of.get(name) in set(self._grid.get_node_ids()):
-            self.refused[node] = f"two sites call themselves '{name}'; give each its own name"
-            logger.warning("%s (a node that died counts as connected for a minute)", self.refused[node])
-            return []
-        self._node_of[name] = node
-        self.introductions[name] = introduction
-        return [name]
+            why = "a node that died counts as connected for a minute"
+            raise _NotTakenError(f"two sites call themselves '{name}'; give each its own name ({why})")
+        return introduction
 
     def _too_few(self, needed: int) -> str:
         reasons = [*self.refused.values(), *([f"missing: {', '.join(self.absent())}"] if self.absent() else [])]

@@ -66,6 +66,7 @@ class RoundLoop:
         self.replies = Replies(grid, inbox_of(grid, folder.path / "incoming", most_bytes), self.status)
         self.privacy = PrivacyBook(config.privacy, strategy.privacy, model.exchanged, folder.path)
         self.state = self._restore()
+        self.status.phase("starting", server_round=self.state.round)
 
     def run(self) -> None:
         """Run the rounds that are left, then choose the model that the run ends with."""

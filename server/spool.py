@@ -99,9 +99,13 @@ class SpoolingInbox:
         )
         return download.message()
 
-    def begun(self, request: str) -> bool:
+    def idle(self, request: str) -> float | None:
         """See :class:`server.inbox.Inbox`."""
-        return request in self._downloads
+        return self._downloads[request].idle() if request in self._downloads else None
+
+    def connections(self) -> dict[int, str]:
+        """See :class:`server.inbox.Inbox`."""
+        return {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
 
     def forget(self, request: str) -> None:
         """See :class:`server.inbox.Inbox`."""
@@ -147,14 +151,14 @@ class _Download:
         """Go on until ``deadline``; whether the reply is complete.
 
         Raises:
-            UploadStalledError: nothing has arrived for so long that Flower has given the upload up.
+            UploadStalledError: Flower has given the upload up, or nothing has arrived for so long that it must have.
             UploadTooLargeError: it has more than ``most_bytes``.
         """
         while self._step is not None:
             if time.monotonic() > deadline:
                 return False
             if not self._pull_step(pull_object, deadline):
-                if time.monotonic() - self._last_progress > _STALLED_SECONDS:
+                if self.idle() > _STALLED_SECONDS:
                     raise UploadStalledError
                 return False
             self._received += sum(map(len, self._pulled.values()))
@@ -165,6 +169,10 @@ class _Download:
             self._step = next(self._steps, None)
         return True
 
+    def idle(self) -> float:
+        """Seconds since the last object arrived."""
+        return time.monotonic() - self._last_progress
+
     def _pull_step(self, pull_object: Callable[[str], bytes], deadline: float) -> bool:
         assert self._step is not None
         wanted = {tree.object_id for part in self._step for tree in iterate_object_tree(part)}
@@ -172,7 +180,10 @@ class _Download:
             raise UploadTooLargeError(f"one array in {len(wanted)} pieces")
 
         def pull_and_keep(identity: str) -> bytes:
-            self._pulled[identity] = pull_object(identity)
+            try:
+                self._pulled[identity] = pull_object(identity)
+            except ObjectPullError as error:  # Flower has given the upload up and forgotten it
+                raise UploadStalledError from error
             self._last_progress = time.monotonic()
             return b""
 

@@ -127,23 +127,31 @@ class LocalFederation:
         """Output of a part."""
         return self.folder / "logs" / f"{name}.log"
 
-    def run(self, overrides: Sequence[str], output: IO[str] | None = None) -> None:
-        """``flwr run`` on the server, and wait for its end. A relative ``output.root`` is one in the server's kit.
+    def submit(self, overrides: Sequence[str]) -> str:
+        """``flwr run`` on the server, without waiting for its end; the run's id.
 
         Args:
-            overrides: Hydra overrides of the run.
-            output: gets the log of the ServerApp; ``None``: this process's standard output.
+            overrides: Hydra overrides of the run. A relative ``output.root`` is one in the server's kit.
 
         Raises:
-            FederationError: the run was refused or failed.
+            FederationError: the run was refused, or the SuperLink does not answer.
         """
         settings = self.folder / "run.toml"
         # A text of JSON is one of TOML.
         settings.write_text(f"overrides = {json.dumps(shlex.join(overrides), ensure_ascii=False)}\n", encoding="utf-8")
-        started = self._flwr_json("run", "app", self.name, "--run-config", str(settings))
-        run_id = started.get("run-id")
-        if run_id is None:
-            raise FederationError(f"the SuperLink refused the run: {started.get('error-message', started)}")
+        return str(self._flwr_json("run", "app", self.name, "--run-config", str(settings))["run-id"])
+
+    def run(self, overrides: Sequence[str], output: IO[str] | None = None) -> None:
+        """:meth:`submit`, and wait for the end.
+
+        Args:
+            overrides: see :meth:`submit`.
+            output: gets the log of the ServerApp; ``None``: this process's standard output.
+
+        Raises:
+            FederationError: the run was refused or failed, or the SuperLink is gone.
+        """
+        run_id = self.submit(overrides)
         self.flwr("log", run_id, self.name, "--stream", stdout=output)
         while True:  # the log may end a little before the run does
             (state,) = self._flwr_json("list", self.name, "--run-id", run_id)["runs"]
@@ -159,12 +167,15 @@ class LocalFederation:
         return subprocess.run(command, cwd=self.server_kit, env=_environment(), text=True, check=False, **how)
 
     def _flwr_json(self, *arguments: str) -> dict[str, Any]:
-        answer = self.flwr(*arguments, "--format", "json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        given = self.flwr(*arguments, "--format", "json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            return json.loads(answer.stdout)
-        except ValueError as error:
-            said = " ".join((answer.stderr or answer.stdout).split())
-            raise FederationError(f"flwr {' '.join(arguments)}: {said}") from error
+            answer = json.loads(given.stdout)
+        except ValueError:
+            answer = {"success": False, "error-message": given.stderr or given.stdout}
+        if not answer["success"]:
+            said = answer.get("error-message") or answer.get("note") or given.stderr
+            raise FederationError(f"flwr {arguments[0]}: {' '.join(str(said).split())}")
+        return answer
 
     def _write_site(self, name: str, dataset: DatasetConfig, data_root: Path, runtime_port: int) -> None:
         path = self.hospital_kit(name) / "site.yaml"

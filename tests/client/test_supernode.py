@@ -33,7 +33,7 @@ def test_the_command_says_what_the_site_says(site: Path, monkeypatch: pytest.Mon
 
     # as Flower itself reads it
     place = command.index("--auth-supernode-private-key")
-    monkeypatch.setattr("sys.argv", command[:place] + command[place + 2 :])
+    monkeypatch.setattr("sys.argv", command[3:place] + command[place + 2 :])
     read = _parse_supernode_lifespan_config()
     assert read.server_address == "fl.example.org:443" and read.port == 9100
     assert not read.insecure and read.root_certificates == b"certificate"

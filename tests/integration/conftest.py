@@ -5,18 +5,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from medvlmoe.command_line import run
 from medvlmoe.configuration import compose
 from medvlmoe.files import load_tensors
 from strategies.run_config import RunConfig
-from tests.integration.federation_parts import RUN, SITES, Parts
+from tests.integration.federation_parts import RUN, SITES, UPLOAD_BYTES_PER_SECOND, Parts, Tensors
+from tests.integration.tcp_proxy import TcpProxy
 
 QUICK = ["model=tiny", "federation.rounds=1", "training.bootstrap_resamples=10", "training.precision=float32"]
 MANIFEST = """\
@@ -109,17 +110,27 @@ def medvlmoe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...
 
 @pytest.fixture
 def parts(tmp_path: Path, phantom_root: Path) -> Iterator[Parts]:
+    """A federation of two hospitals; the first has a slow line, so that its upload takes seconds."""
     sites = compose(RunConfig, RUN).data.sites
     with Parts(tmp_path / "federation", sites, phantom_root) as parts:
         parts.start_server()
-        for site in SITES:
-            parts.start_hospital(site)
-        yield parts
+        with TcpProxy(parts.port, upload_bytes_per_second=UPLOAD_BYTES_PER_SECOND) as parts.line:
+            parts.connect_through(SITES[0], parts.line.port)
+            for site in SITES:
+                parts.start_hospital(site)
+            yield parts
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, phantom_root: Path) -> dict[str, torch.Tensor]:
-    root = tmp_path_factory.mktemp("uninterrupted")
-    command = [sys.executable, "-m", "medvlmoe", "simulate", *RUN, f"data.root={phantom_root}", f"output.root={root}"]
-    subprocess.run(command, check=True, timeout=1800, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    return load_tensors(root / "faults" / "checkpoints" / "final.safetensors")[0]
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, phantom_root: Path) -> Callable[[int], Tensors]:
+    """The final weights of a run of so many rounds to which nothing happened."""
+
+    @cache
+    def simulate(rounds: int) -> Tensors:
+        root = tmp_path_factory.mktemp("uninterrupted")
+        command = [sys.executable, "-m", "medvlmoe", "simulate", *RUN, f"federation.rounds={rounds}"]
+        command += [f"data.root={phantom_root}", f"output.root={root}"]
+        subprocess.run(command, check=True, timeout=1800, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return load_tensors(root / "faults" / "checkpoints" / "final.safetensors")[0]
+
+    return simulate

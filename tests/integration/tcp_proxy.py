@@ -11,15 +11,15 @@ class TcpProxy:
 
     Args:
         target: port on loopback.
-        bytes_per_second: of each direction of each connection; ``None``: as fast as it goes.
+        upload_bytes_per_second: of each connection, from those who connect; ``None``: as fast as it goes.
 
     Attributes:
         port: where to connect.
-        forwarded: bytes so far.
+        forwarded: bytes so far, both ways.
     """
 
-    def __init__(self, target: int, bytes_per_second: int | None = None) -> None:
-        self._target, self._rate = target, bytes_per_second
+    def __init__(self, target: int, upload_bytes_per_second: int | None = None) -> None:
+        self._target, self._rate = target, upload_bytes_per_second
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.forwarded = 0
@@ -58,16 +58,16 @@ class TcpProxy:
                 continue
             there = socket.create_connection(("127.0.0.1", self._target))
             self._open |= {here, there}
-            for source, sink in ((here, there), (there, here)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for source, sink, rate in ((here, there, self._rate), (there, here, None)):
+                threading.Thread(target=self._pump, args=(source, sink, rate), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, rate: int | None) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
                 self.forwarded += len(data)
-                if self._rate is not None:
-                    time.sleep(len(data) / self._rate)
+                if rate is not None:
+                    time.sleep(len(data) / rate)
         for each in (source, sink):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Uploads over a real SuperLink that are far larger than asked for: given up by name, and the round goes on."""
+"""Replies over a real SuperLink that are too large, or no answer: refused by name, and the round goes on."""
 
 import contextlib
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,26 @@ APP = Path(__file__).parent / "hostile_app"
 
 @pytest.mark.parametrize("kind", ["large array", "many arrays", "large metrics"])
 def test_a_reply_with_far_too_many_bytes(tmp_path: Path, kind: str) -> None:
-    port, *node_ports = free_ports(3)
+    refused = refused_sites(tmp_path, [kind])[kind]
+    assert refused["outcome"] in ("no reply", "rejected") and (
+        "more than" in refused["reason"] or "pieces" in refused["reason"]
+    )
+
+
+def test_replies_that_are_no_answer(tmp_path: Path) -> None:
+    reasons = {
+        "another shape": "head.bias",
+        "not a number": "'head.bias' holds NaN",
+        "another round": "answers round",
+        "text": "no MetricRecord 'metrics'",
+    }
+    for kind, refused in refused_sites(tmp_path, list(reasons)).items():
+        assert refused["outcome"] == "rejected" and reasons[kind] in refused["reason"], refused
+
+
+def refused_sites(tmp_path: Path, kinds: list[str]) -> dict[str, Any]:
+    """One round with an honest site and one of each kind: what became of each of these; the honest one was merged."""
+    port, *node_ports = free_ports(2 + len(kinds))
     (tmp_path / "config.toml").write_text(
         f'[superlink]\ndefault = "lab"\n[superlink.lab]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
@@ -40,14 +60,14 @@ def test_a_reply_with_far_too_many_bytes(tmp_path: Path, kind: str) -> None:
             stack.callback(lambda: (os.killpg(process.pid, signal.SIGKILL), process.wait()))
 
         start("flower-superlink", "--insecure", "--port", str(port))
-        for name, answers, node_port in (("a", kind, node_ports[0]), ("b", "honest", node_ports[1])):
+        for name, node_port in zip(["honest", *kinds], node_ports, strict=True):
             start("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", str(node_port),
-                  "--node-config", f'site="{name}" kind="{answers}"')  # fmt: skip
+                  "--node-config", f'site="{name}" kind="{name}"')  # fmt: skip
         run = tmp_path / "runs" / "run"
-        overrides = ["model=tiny", "data=none", "federation.rounds=1", "federation.sites=2", "federation.quorum=1",
-                     f"output.root={tmp_path}/runs", "output.name=run"]  # fmt: skip
+        overrides = ["model=tiny", "data=none", "federation.rounds=1", f"federation.sites={1 + len(kinds)}",
+                     "federation.quorum=1", f"output.root={tmp_path}/runs", "output.name=run"]  # fmt: skip
         command = ["flwr", "run", str(APP), "lab", "--run-config", f'overrides="{" ".join(overrides)}"']
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while subprocess.run(command, env=environment, stdout=log, stderr=log).returncode != 0:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
             time.sleep(1)
@@ -55,10 +75,7 @@ def test_a_reply_with_far_too_many_bytes(tmp_path: Path, kind: str) -> None:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
             time.sleep(0.5)
     (line,) = read_json_lines(run / "rounds.jsonl")
-    assert line["sites"]["b"]["outcome"] == "merged"
-    refused = line["sites"]["a"]
-    assert refused["outcome"] in ("no reply", "rejected") and (
-        "more than" in refused["reason"] or "pieces" in refused["reason"]
-    )
+    assert line["sites"]["honest"]["outcome"] == "merged"
     assert read_json(run / "status.json")["phase"] == "finished"
     assert not list((run / "incoming").iterdir())
+    return {kind: line["sites"][kind] for kind in kinds}

@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,28 @@ def test_rounds_after_the_state_are_forgotten(tmp_path: Path) -> None:
 def test_names_that_leave_the_output_root_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"output\.name"):
         OutputConfig(name=name)
+
+
+HOLDS = """
+import sys, time
+from medvlmoe.run_folder import OutputConfig, RunFolder
+folder = RunFolder.open(OutputConfig(root=sys.argv[1], name="run"), "unused", {"seed": 0}, resume=True)
+print("open", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", [{"resume": True}, {"overwrite": True}])
+def test_a_run_that_another_process_writes_is_left_alone_until_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, bool]
+) -> None:
+    monkeypatch.setattr("medvlmoe.run_folder._LOCK_SECONDS", 0.1)
+    with subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "open\n"
+        before = (tmp_path / "run" / "run.json").read_text()
+        with pytest.raises(ConfigError, match="another process is writing"):
+            open_folder(tmp_path, **how)
+        assert (tmp_path / "run" / "run.json").read_text() == before
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        open_folder(tmp_path, **how)

@@ -23,12 +23,15 @@ class TimedGrid:
         self.after, self.code = after, code or {}
         self.nodes = {number: site for number, site in enumerate(SITES) if site not in offline}
         self.sent: dict[str, Message] = {}
+        self.connected: dict[str, str] = {}
+        self.connects_anew: dict[str, str] = {}  # after the requests were sent
 
     def get_node_ids(self) -> list[int]:
         return list(self.nodes)
 
     def push_messages(self, messages: list[Message]) -> list[str | None]:
         self.started = time.monotonic()
+        self.connected |= self.connects_anew
         for message in messages:
             site = SITES[message.metadata.dst_node_id]
             message.metadata.__dict__["_message_id"] = site
@@ -44,8 +47,11 @@ class TimedGrid:
             return Message(Error(code=self.code[request], reason=""), reply_to=message)
         return Message(RecordDict(), reply_to=message)
 
-    def begun(self, request: str) -> bool:
-        return False
+    def idle(self, request: str) -> float | None:
+        return None
+
+    def connections(self) -> dict[int, str]:
+        return {node: self.connected.get(site, "") for node, site in self.nodes.items()}
 
     def forget(self, request: str) -> None:
         self.sent.pop(request, None)
@@ -94,3 +100,23 @@ def test_a_failure_is_shown_in_words(tmp_path: Path, code: int, state: str) -> N
     merged, _ = collect(tmp_path, grid, Deadline(5.0))
     assert merged == list(SITES), "an error is a reply too; the strategy records it"
     assert read_json(tmp_path / "status.json")["sites"]["north"]["state"] == state
+
+
+def test_a_site_whose_process_was_replaced_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.replies._LOST_SECONDS", 1.0)
+    grid = TimedGrid({"east": None, "north": 0.0, "south": 0.0, "west": 0.0})
+    grid.connects_anew = {"east": "later"}
+    started = time.monotonic()
+    merged, missing = collect(tmp_path, grid, Deadline(120.0))
+    assert merged == ["north", "south", "west"]
+    assert missing == {"east": "connected anew, without a reply"}
+    assert time.monotonic() - started < 60
+
+
+def test_a_reply_that_is_there_counts_though_its_site_has_connected_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.replies._LOST_SECONDS", 60.0)
+    grid = TimedGrid({"east": 1.0, "north": 0.0, "south": 0.0, "west": 0.0})
+    grid.connects_anew = {"east": "later"}
+    assert collect(tmp_path, grid, Deadline(120.0)) == (list(SITES), {})

@@ -39,6 +39,18 @@ class VisibleNodes(InProcessGrid):
         return [node for node in super().get_node_ids() if node - 1000 in self.visible]
 
 
+class AsksUntil(list[str | None]):
+    """The names that were asked; after ``failures`` the node without a name is called west."""
+
+    def __init__(self, grid: VisibleNodes, failures: int) -> None:
+        self.grid, self.failures = grid, failures
+
+    def append(self, name: str | None) -> None:
+        super().append(name)
+        if self.count(None) == self.failures:
+            self.grid.names[1] = "west"
+
+
 def federation(**changes: object) -> FederationConfig:
     return FederationConfig(**{"connect_seconds": 0.3, **changes})  # type: ignore[arg-type]
 
@@ -79,6 +91,16 @@ def test_a_site_that_cannot_introduce_itself_is_said_and_asked_again_later() -> 
     grid.names[1] = "west"
     roster.refresh(space)
     assert list(roster.nodes) == ["east", "west"]
+
+
+def test_a_site_whose_process_died_is_asked_again_before_the_run_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.roster._ASK_AGAIN_SECONDS", 0.1)
+    grid = VisibleNodes(["east", None])
+    monkeypatch.setattr(grid, "asked", AsksUntil(grid, 2))
+    roster = Roster(grid, federation(sites=2, connect_seconds=60.0))
+    roster.gather()
+    assert list(roster.nodes) == ["east", "west"]
+    assert roster.refused == {}
 
 
 def test_a_hospital_that_comes_back_as_another_node_is_the_same_hospital() -> None:
