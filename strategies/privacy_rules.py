@@ -68,3 +68,9 @@ def refuse_uncovered_records(
         raise ConfigError(
             f"privacy.mode={privacy.mode} with mode=yardstick: its batch normalisation couples records; leave it out"
         )
+    if "baseline" in modes:
+        raise ConfigError(
+            f"privacy.mode={privacy.mode} with mode=baseline: the contrastive stage of the comparison models compares "
+            "each record with all others of its batch and has no noise, so an epsilon would be a false claim; leave it "
+            "out"
+        )

@@ -168,6 +168,8 @@ def test_the_simulation_and_the_pooled_model(tmp_path: Path, phantom_root: Path)
         ("federation.select=best", "select=last"),
         ("devices=2", "several devices"),
         ("compare=[yardstick]", "batch normalisation"),
+        ("mode=baseline", "contrastive stage"),
+        ("compare=[baseline]", "a false claim"),
         ("training.gradient_clip=1.0", "gradient_clip"),
         ("privacy.noise_multiplier=0", "without noise"),
         ("privacy.unit=patient", "several"),
