@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 from medvlmoe.errors import ConfigError
+from medvlmoe.privacy.units import IMAGE, PATIENT
 
 MODES = ("none", "record", "client", "both")
-UNITS = ("image", "patient")
+UNITS = (IMAGE, PATIENT)
 ACCOUNTANTS = ("rdp", "prv")
 CLIPPINGS = ("ghost", "flat")
 UPDATE_CLIPPINGS = ("fixed", "adaptive")
@@ -61,7 +62,8 @@ class PrivacyConfig:
     Attributes:
         mode: ``none``; ``record`` (each hospital hides every single record, by DP-SGD); ``client`` (the server hides
             every hospital among the others); ``both``.
-        unit: what is hidden by ``record``: an ``image`` with its text and labels. ``patient`` is not built.
+        unit: what is hidden by ``record``: an ``image`` with its text and labels, or a ``patient`` with all images. At
+            a hospital whose data tell no patients it is the image all the same, and ``privacy.md`` says so.
         noise_multiplier: standard deviation of the noise on a step's gradient, in units of ``max_grad_norm``.
         target_epsilon: the noise is solved for so that the whole run costs this much; instead of ``noise_multiplier``.
         delta: probability that the guarantee fails; choose it well below one over the number of records.
@@ -83,7 +85,7 @@ class PrivacyConfig:
     """
 
     mode: str = "none"
-    unit: str = "image"
+    unit: str = IMAGE
     noise_multiplier: float | None = None
     target_epsilon: float | None = None
     delta: float = 1e-5
@@ -102,11 +104,6 @@ class PrivacyConfig:
         _one_of("unit", self.unit, UNITS)
         _one_of("accountant", self.accountant, ACCOUNTANTS)
         _one_of("clipping", self.clipping, CLIPPINGS)
-        if self.unit == "patient":
-            raise ConfigError(
-                "privacy.unit=patient: DP-SGD here bounds the influence of one image, and a patient may have several; "
-                "use unit=image, and keep one image a patient where patients must be hidden"
-            )
         _check_noise("", self.noise_multiplier, self.target_epsilon)
         _share("delta", self.delta)
         _above_zero("max_grad_norm", self.max_grad_norm)

@@ -1,6 +1,10 @@
 """DP-SGD (Abadi et al. 2016, arXiv 1607.00133) as the trainer's way to take a step.
 
 Shapes: B records in memory at once, N records of the training set, K experts, Y labels.
+
+Noise and choice of the batches come from the hospital's secret, and so do dropout, router noise and augmentation:
+they are given out by place in the batch and by row. Known ones would change with the places when a record is left out,
+and the others' gradients with them; secret ones are as probable for one place as for another.
 """
 
 import math
@@ -17,6 +21,7 @@ from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from medvlmoe.privacy.noise import noise_for
 from medvlmoe.privacy.randomness import SecretRandomness, Stream
+from medvlmoe.privacy.units import PrivacyUnits
 from medvlmoe.training.batches import ordered_batches
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.losses import record_losses
@@ -25,27 +30,27 @@ from medvlmoe.training.optimizer import trainable_parameters
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingPlan:
-    """How the records of a training set are drawn.
+    """How the units of a training set (images, or patients) are drawn.
 
     Attributes:
-        records: N.
-        rate: probability with which each record is in a step's batch, independently of the others.
+        units: how many there are.
+        rate: probability with which each is in a step's batch, independently of the others.
         steps: steps of an epoch.
     """
 
-    records: int
+    units: int
     rate: float
     steps: int
 
     @classmethod
-    def of(cls, records: int, batch_size: int) -> "SamplingPlan":
-        """A batch of ``batch_size`` records on average, and as many steps an epoch as without privacy."""
-        return cls(records=records, rate=min(1.0, batch_size / records), steps=math.ceil(records / batch_size))
+    def of(cls, units: int, batch_size: int) -> "SamplingPlan":
+        """A batch of ``batch_size`` units on average; with images as many steps an epoch as without privacy."""
+        return cls(units=units, rate=min(1.0, batch_size / units), steps=math.ceil(units / batch_size))
 
     @property
     def expected_batch(self) -> float:
-        """Records of a batch on average."""
-        return self.records * self.rate
+        """Rows of a batch on average."""
+        return self.units * self.rate
 
 
 def planned_noise(config: PrivacyConfig, plan: SamplingPlan, epochs: int, rounds: int) -> float:
@@ -102,9 +107,9 @@ class PrivateSteps:
             raise ConfigError(f"privacy: noise {noise_multiplier} is none; use a noise multiplier above 0")
         self.config, self.noise_multiplier, self.randomness = config, noise_multiplier, randomness
 
-    def batches(self, plan: SamplingPlan, stream: Stream) -> list[list[list[int]]]:
+    def batches(self, units: PrivacyUnits, plan: SamplingPlan, stream: Stream) -> list[list[list[int]]]:
         """The rows of every step of an epoch in parts of ``privacy.physical_batch``; a step may have no row at all."""
-        drawn = (stream.sample(plan.records, plan.rate) for _ in range(plan.steps))
+        drawn = (units.draw(stream, plan.rate) for _ in range(plan.steps))
         return [ordered_batches(rows, self.config.physical_batch) for rows in drawn]
 
     def add_part(

@@ -1,5 +1,6 @@
 """A site's account of spent privacy: by data, not by run; asked before a round, written before a reply leaves."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.privacy.accountant import Accountant
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
+from medvlmoe.privacy.units import PATIENT, PrivacyUnits
 from strategies import error_codes
 
 NOISE = PrivacyConfig(mode="record", noise_multiplier=1.0)
-RECORDS = 640
+RECORDS = PrivacyUnits.images(640)
 
 
 def test_every_run_on_the_data_adds_up(site_of, request_of) -> None:
@@ -24,10 +26,10 @@ def test_every_run_on_the_data_adds_up(site_of, request_of) -> None:
         for server_round in (1, 2):
             opened = open_round(site, request, RECORDS)
             opened.budget.charge(run, server_round, opened.released)
-    expected = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / RECORDS, steps=80)])
+    expected = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / 640, steps=80)])
     assert opened.cost.epsilon == pytest.approx(expected.epsilon(1e-5))
     assert opened.cost.steps == 80
-    half = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / RECORDS, steps=40)])
+    half = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / 640, steps=40)])
     assert opened.cost.epsilon_before == pytest.approx(half.epsilon(1e-5))
 
 
@@ -60,7 +62,7 @@ def test_a_large_delta_of_the_server_buys_nothing(site_of, request_of) -> None:
         < open_round(site_of(), lax, RECORDS).cost.epsilon
     )
     with pytest.raises(ConfigError, match="publishing one record"):
-        open_round(site_of(max_delta=0.5), lax, 1000)
+        open_round(site_of(max_delta=0.5), lax, PrivacyUnits.images(1000))
 
 
 def test_the_target_is_for_the_whole_run(site_of, request_of) -> None:
@@ -132,3 +134,56 @@ def test_metrics_without_noise(site_of, mode: str, released: bool, required: boo
     site.simulated = simulated
     privacy = PrivacyConfig(mode=mode, noise_multiplier=1.0, release_evaluation=released)
     assert evaluation_may_leave(site, privacy) == may
+
+
+PATIENTS = PrivacyUnits(PATIENT, [[row, row + 320] for row in range(320)])
+BY_PATIENT = PrivacyConfig(mode="record", noise_multiplier=1.0, unit="patient")
+
+
+def test_with_the_patient_as_unit_rate_steps_and_delta_are_those_of_patients(site_of, request_of) -> None:
+    cost = open_round(site_of(), request_of(privacy=BY_PATIENT).config, PATIENTS).cost
+    assert (cost.sampling_rate, cost.steps, cost.unit) == (0.1, 10, "patient")
+    lax = request_of(privacy=replace(BY_PATIENT, delta=0.005)).config
+    with pytest.raises(ConfigError, match="320 patients"):
+        open_round(site_of(max_delta=0.01), lax, PATIENTS)
+
+
+def test_one_account_counts_one_unit(site_of, request_of) -> None:
+    site, by_image, by_patient = site_of(), request_of(privacy=NOISE).config, request_of(privacy=BY_PATIENT).config
+    open_round(site, by_image, RECORDS).charge(by_image)
+    assert budget_of(site).unit() == "image"
+    with pytest.raises(PolicyRefusalError, match=r"by image.*use privacy.unit=image") as refusal:
+        open_round(site, by_patient, PATIENTS)
+    assert refusal.value.code == error_codes.PRIVACY_ACCOUNT
+    budget_of(site).file.unlink()
+    open_round(site, by_patient, PATIENTS).charge(by_patient)
+    with pytest.raises(PolicyRefusalError, match="by patient"):
+        open_round(site, by_image, RECORDS)
+
+
+def test_an_account_from_before_units_were_told_is_one_of_images(site_of, request_of) -> None:
+    site, request = site_of(), request_of(privacy=NOISE).config
+    open_round(site, request, RECORDS).charge(request)
+    file = budget_of(site).file
+    file.write_text(file.read_text().replace('"unit": "image", ', ""))
+    assert "unit" not in file.read_text() and budget_of(site).unit() == "image"
+
+
+def test_a_site_that_hides_patients_takes_nothing_less(site_of, request_of, caplog: pytest.LogCaptureFixture) -> None:
+    by_image, by_patient = request_of(privacy=NOISE).config, request_of(privacy=BY_PATIENT).config
+    strict = {"differential_privacy_required": True, "privacy_unit": "patient"}
+    for request, reason in ((by_image, "the server asks for privacy.unit=image"), (by_patient, "tell no patients")):
+        with pytest.raises(PolicyRefusalError, match=reason) as refusal:
+            open_round(site_of(**strict), request, RECORDS)
+        assert refusal.value.code == error_codes.NO_DIFFERENTIAL_PRIVACY
+    assert open_round(site_of(**strict), by_patient, PATIENTS).cost.by_patient == 1
+    assert open_round(site_of(), by_patient, RECORDS).cost.unit == "image"
+    assert "the data tell no patients, so privacy.unit is the image" in caplog.text
+    with pytest.raises(ConfigError, match="differential_privacy_required=true"):
+        site_of(privacy_unit="patient")
+
+
+def test_a_patients_records_count_as_one(site_of, request_of) -> None:
+    units = PrivacyUnits(PATIENT, [[0, 3], [1], [2, 4, 5]])
+    shares = units.shares()
+    assert shares.tolist() == pytest.approx([1 / 2, 1, 1 / 3, 1 / 2, 1 / 3, 1 / 3])

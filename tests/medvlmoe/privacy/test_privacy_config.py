@@ -14,7 +14,7 @@ from strategies.run_config import RunConfig
         ({"mode": "record"}, "set privacy.target_epsilon"),
         ({"mode": "record", "noise_multiplier": 0.0}, "without noise nothing is private"),
         ({"mode": "record", "noise_multiplier": 1.0, "target_epsilon": 1.0}, "set one of them"),
-        ({"mode": "record", "target_epsilon": 3.0, "unit": "patient"}, "may have several"),
+        ({"mode": "record", "target_epsilon": 3.0, "unit": "study"}, "choose one of image, patient"),
         ({"mode": "client", "target_epsilon": 3.0}, "privacy.client.target_epsilon"),
         ({"mode": "private"}, "choose one of none, record, client, both"),
         ({"delta": 1.0}, "between 0 and 1"),

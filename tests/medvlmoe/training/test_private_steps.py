@@ -11,6 +11,7 @@ from medvlmoe.data.batch import Batch
 from medvlmoe.errors import ConfigError
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.randomness import SecretRandomness
+from medvlmoe.privacy.units import PrivacyUnits
 from medvlmoe.training import Trainer, TrainingConfig
 from medvlmoe.training.private_steps import (
     PrivateSteps,
@@ -171,7 +172,8 @@ def test_a_step_without_a_record_is_taken_with_noise() -> None:
     model = MODELS["resnet"]()
     trainer = trainer_of(model, private(1.0), batch_size=1)
     plan = SamplingPlan.of(3, 1)
-    steps = trainer.private_steps.batches(plan, trainer.private_steps.randomness.stream(0))  # type: ignore[union-attr]
+    stream = trainer.private_steps.randomness.stream(0)  # type: ignore[union-attr]
+    steps = trainer.private_steps.batches(PrivacyUnits.images(3), plan, stream)  # type: ignore[union-attr]
     assert [] in steps  # with this seed
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     result = trainer.train_epoch(Records(make_batch(model, 3)), 0)
@@ -186,7 +188,7 @@ def test_batches_are_poisson_samples() -> None:
     steps = private(physical_batch=8)
     times_N, sizes = np.zeros(200), []
     for epoch in range(60):
-        for parts in steps.batches(plan, steps.randomness.stream(epoch)):
+        for parts in steps.batches(PrivacyUnits.images(200), plan, steps.randomness.stream(epoch)):
             rows = [row for part in parts for row in part]
             assert len(set(rows)) == len(rows) and all(len(part) == 8 for part in parts[:-1])
             times_N[rows] += 1
@@ -195,6 +197,87 @@ def test_batches_are_poisson_samples() -> None:
     assert np.mean(sizes) == pytest.approx(30, abs=5 * (200 * 0.15 * 0.85 / draws) ** 0.5)
     assert np.var(sizes) == pytest.approx(200 * 0.15 * 0.85, rel=0.4)
     assert np.abs(times_N - draws * 0.15).max() < 5 * (draws * 0.15 * 0.85) ** 0.5
+
+
+class Patients(Records):
+    """Records of patients 0, 1 and 2, who have one, two and five of them."""
+
+    tells_patients = True
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.patient_ids = [f"patient {place}" for place in (0, 1, 1, 2, 2, 2, 2, 2)]
+        self.epoch_seeds: list[int] = []
+
+    def at_epoch(self, seed: int, epoch: int) -> "Patients":
+        self.epoch_seeds.append(seed)
+        return self
+
+
+def test_a_patient_moves_the_sum_by_at_most_the_bound() -> None:
+    model = MODELS["resnet"]()
+    batch = make_batch(model, 8)
+    records = Patients(batch)
+    units = PrivacyUnits.of("patient", records)
+    steps = private(max_grad_norm=0.1, unit="patient")
+    stream, moved = steps.randomness.stream(0), []
+    for _ in range(5):
+        drawn = units.draw(stream, 0.8)
+        whole = clipped_sum(model, rows_of(batch, drawn), steps)
+        for patient in {records.patient_ids[row] for row in drawn}:
+            others = [row for row in drawn if records.patient_ids[row] != patient]
+            moved.append(distance(whole, clipped_sum(model, rows_of(batch, others), steps)))
+    assert max(moved) <= 0.1 * (1 + 1e-4)  # one gradient each, however many images
+    assert sorted(moved)[len(moved) // 2] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_training_by_patient_asks_for_one_image_of_each() -> None:
+    records = Patients(make_batch(MODELS["resnet"](), 8))
+    trainer = trainer_of(MODELS["resnet"](), private(1.0, unit="patient"), batch_size=2)
+    asked: set[int] = set()
+    for epoch in range(12):
+        result = trainer.train_epoch(records, epoch)
+        assert result.steps == 2  # of three patients, two a batch on average
+    for rows in records.asked:
+        patients = [records.patient_ids[row] for row in rows]
+        assert len(set(patients)) == len(patients)
+        asked |= set(rows)
+    assert asked == set(range(8))
+
+
+def test_a_run_by_patient_that_goes_on_is_the_uninterrupted_one() -> None:
+    records = Patients(make_batch(MODELS["resnet"](), 8))
+    whole, first, second = (
+        trainer_of(MODELS["resnet"](), private(1.0, unit="patient"), batch_size=2) for _ in range(3)
+    )
+    for epoch in range(2):
+        whole.train_epoch(records, epoch)
+    first.train_epoch(records, 0)
+    second.model.load_state_dict(first.model.state_dict())
+    second.load_optimizer_tensors({name: value.clone() for name, value in first.optimizer_tensors().items()})
+    second.train_epoch(records, 1)
+    expected = whole.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in second.model.state_dict().items())
+
+
+def test_augmentation_and_dropout_do_not_follow_the_seed_of_the_run() -> None:
+    """They are given out by row and by place in the batch, which shift when a record is left out."""
+    records = Patients(make_batch(MODELS["resnet"](), 8))
+    drawn = []
+    for secret in (1, 2):
+        trainer = trainer_of(MODELS["resnet"](), private(1.0, seed=secret), seed=0)
+        add = trainer.private_steps.add_part  # type: ignore[union-attr]
+        numbers: list[float] = []
+
+        def noting(*arguments, add=add, numbers=numbers):
+            numbers.append(float(torch.rand(())))
+            return add(*arguments)
+
+        trainer.private_steps.add_part = noting  # type: ignore[union-attr,method-assign]
+        trainer.train_epoch(records, 0)
+        drawn.append(numbers[0])
+    assert drawn[0] != drawn[1]
+    assert len(set(records.epoch_seeds)) == 2 and 0 not in records.epoch_seeds
 
 
 def test_a_set_smaller_than_the_batch_is_used_whole() -> None:
