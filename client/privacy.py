@@ -31,7 +31,7 @@ from medvlmoe.training.private_steps import (
     step_mechanism,
 )
 from strategies import error_codes
-from strategies.messages import RoundConfig
+from strategies.messages import InvalidMessageError, RoundConfig
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +128,7 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
         PolicyRefusalError: it would exceed the site's ``policy.max_epsilon``, hides less than ``policy.privacy_unit``,
             or something else than what was spent before.
         ConfigError: ``delta`` is too large for so few units, or no noise reaches the target.
+        InvalidMessageError: the experts' loads are no shares.
     """
     policy, count = site.policy, len(units)
     _refuse_other_unit(site, request.privacy.unit, units)
@@ -165,9 +166,18 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
     # The run's seed is the server's, who could subtract noise made from it: only a simulation may repeat its noise.
     repeatable = site.simulated and config.repeatable_noise
     randomness = SecretRandomness(derive_seed(request.seed, "privacy", site.name) if repeatable else None)
-    return RoundPrivacy(
-        steps=PrivateSteps(config, noise, randomness), released=released, cost=cost, budget=budget, units=units
-    )
+    steps = PrivateSteps(config, noise, randomness, _loads(request))
+    return RoundPrivacy(steps=steps, released=released, cost=cost, budget=budget, units=units)
+
+
+def _loads(request: RoundConfig) -> Tensor | None:
+    """The experts' loads of the last merge: known to all, whatever the server makes of them."""
+    if not request.expert_loads:
+        return None
+    loads_K = torch.tensor(request.expert_loads, dtype=torch.float64)
+    if len(loads_K) != request.model.expert_count or not bool(((loads_K >= 0) & (loads_K <= 1)).all()):
+        raise InvalidMessageError("expert_loads are not a share for each expert")
+    return loads_K
 
 
 def _refuse_other_unit(site: SiteConfig, asked: str, units: PrivacyUnits) -> None:

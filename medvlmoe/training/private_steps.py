@@ -100,12 +100,21 @@ class PrivateSteps:
         config: clipping and physical batch.
         noise_multiplier: standard deviation of the noise, in units of ``config.max_grad_norm``.
         randomness: of the batches and of the noise.
+        loads_K: share of the assignments that each expert had at the last merge, for ``config.balance_alpha``; ``None``
+            before the first merge.
     """
 
-    def __init__(self, config: PrivacyConfig, noise_multiplier: float, randomness: SecretRandomness) -> None:
+    def __init__(
+        self,
+        config: PrivacyConfig,
+        noise_multiplier: float,
+        randomness: SecretRandomness,
+        loads_K: Tensor | None = None,
+    ) -> None:
         if not noise_multiplier > 0:
             raise ConfigError(f"privacy: noise {noise_multiplier} is none; use a noise multiplier above 0")
         self.config, self.noise_multiplier, self.randomness = config, noise_multiplier, randomness
+        self.loads_K = loads_K
 
     def batches(self, units: PrivacyUnits, plan: SamplingPlan, stream: Stream) -> list[list[list[int]]]:
         """The rows of every step of an epoch in parts of ``privacy.physical_batch``; a step may have no row at all."""
@@ -148,12 +157,23 @@ class PrivateSteps:
             parameter.grad = (sums[name] + noise if name in sums else noise) / plan.expected_batch
 
     def _router_losses(self, output: object, like_B: Tensor) -> Tensor:
-        """Router z-loss of each record (Zoph et al. 2022, arXiv 2202.08906): mean of log(sum exp(logits))^2."""
-        routing = getattr(output, "routing", None)
-        if self.config.router_z_loss == 0 or routing is None:
-            return torch.zeros_like(like_B)
-        units_BU = routing.logits_BK.logsumexp(-1).square().view(len(like_B), -1)
-        return self.config.router_z_loss * units_BU.mean(1)
+        """What each record alone says of the router, shape (B,).
+
+        The router z-loss (Zoph et al. 2022, arXiv 2202.08906) is the mean of log(sum exp(logits))^2. The balance loss
+        is sum_k f_k p_k as without privacy, but the loads f_k are those of the last merge: constants, so that a
+        record changes its own probabilities p_k and nothing of the others.
+        """
+        routing, loss_B = getattr(output, "routing", None), torch.zeros_like(like_B)
+        if routing is None:
+            return loss_B
+        if self.config.router_z_loss > 0:
+            units_BU = routing.logits_BK.logsumexp(-1).square().view(len(like_B), -1)
+            loss_B = loss_B + self.config.router_z_loss * units_BU.mean(1)
+        if self.config.balance_alpha > 0 and self.loads_K is not None:
+            loads_K = self.loads_K.to(routing.probabilities_BK)
+            units_BU = (routing.probabilities_BK * loads_K).sum(-1).view(len(like_B), -1)
+            loss_B = loss_B + self.config.balance_alpha * units_BU.mean(1)
+        return loss_B
 
 
 def refuse_what_is_not_private(model: nn.Module, training: TrainingConfig, precision: str, devices: int) -> None:
@@ -182,8 +202,9 @@ def refuse_balance_loss() -> None:
     """Raise the ConfigError of a load-balancing loss under record-level privacy."""
     raise ConfigError(
         "privacy: the load-balancing loss multiplies means over the batch, so one record changes the gradient of all "
-        "others and clipping bounds nothing; set model.moe.balance_alpha=0 (privacy.router_z_loss and "
-        "model.moe.router_noise act on each record alone)"
+        "others and clipping bounds nothing; set model.moe.balance_alpha=0 (privacy.balance_alpha "
+        "takes the loads of the last merge instead; privacy.router_z_loss and model.moe.router_noise act on each "
+        "record alone)"
     )
 
 

@@ -21,6 +21,8 @@ from strategies.run_config import RunConfig
         ({"max_grad_norm": 0.0}, "above 0"),
         ({"max_grad_norm": float("inf")}, "above 0"),
         ({"counts_noise": 0.0}, "above 0"),
+        ({"balance_alpha": 0.01}, "come from the noised counts"),
+        ({"balance_alpha": -1.0, "counts_noise": 3.0}, "0 or more"),
     ],
 )
 def test_what_is_not_private_is_refused(keys: dict, reason: str) -> None:

@@ -13,6 +13,7 @@ from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.randomness import SecretRandomness
 from medvlmoe.privacy.units import PrivacyUnits
 from medvlmoe.training import Trainer, TrainingConfig
+from medvlmoe.training.losses import record_losses
 from medvlmoe.training.private_steps import (
     PrivateSteps,
     SamplingPlan,
@@ -342,6 +343,51 @@ def test_the_router_loss_is_each_records_own() -> None:
     assert distance(whole, together) < 1e-4
     without = clipped_sum(model, batch, private(max_grad_norm=1e6))
     assert float((whole["moe.router.weight"] - without["moe.router.weight"]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("clipping", ["flat", "ghost"])
+@pytest.mark.parametrize("unit", ["sample", "token"])
+def test_the_balance_loss_with_constant_loads_is_each_records_own(unit: str, clipping: str) -> None:
+    """Held to a plain loop over single records: each alone, with the loss written out, clipped and added up."""
+    model = tiny_model("test_resnet", moe={"unit": unit})
+    batch = make_batch(model, 5)
+    loads_K, alpha, bound = torch.tensor([0.7, 0.0, 0.2, 0.1]), 3.0, 0.5
+    config = PrivacyConfig(mode="record", noise_multiplier=1.0, counts_noise=1.0, balance_alpha=alpha,
+                           max_grad_norm=bound, clipping=clipping)  # fmt: skip
+    found = clipped_sum(model, batch, PrivateSteps(config, 1.0, SecretRandomness(3), loads_K))
+    expected = {name: torch.zeros_like(value) for name, value in found.items()}
+    for row in range(5):
+        one = rows_of(batch, [row])
+        model.zero_grad(set_to_none=True)
+        output = model(one.image_BCHW, one.input_ids_BL, one.attention_mask_BL)
+        loss = record_losses(output.logits_BY, one.labels_BY, SPACE).sum()
+        (loss + alpha * (output.routing.probabilities_BK.mean(0) * loads_K).sum()).backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        norm = float(sum(gradient.double().square().sum() for gradient in gradients.values())) ** 0.5
+        for name, gradient in gradients.items():
+            expected[name] += gradient * min(1.0, bound / norm)
+    assert distance(found, expected) < 1e-5
+    without = clipped_sum(model, batch, PrivateSteps(config, 1.0, SecretRandomness(3)))
+    assert float((found["moe.router.weight"] - without["moe.router.weight"]).abs().max()) > 1e-3
+
+
+def test_the_balance_loss_turns_records_away_from_a_busy_expert() -> None:
+    model = tiny_model("test_resnet")
+    batch = make_batch(model, 6)
+    batch.labels_BY.fill_(torch.nan)  # the router's loss is all there is
+    config = PrivacyConfig(mode="record", noise_multiplier=1.0, counts_noise=1.0, balance_alpha=1.0)
+
+    def busy() -> float:
+        with torch.no_grad():
+            output = model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)
+        return float(output.routing.probabilities_BK[:, 2].mean())
+
+    before = busy()
+    steps = PrivateSteps(config, 1.0, SecretRandomness(3), torch.tensor([0.0, 0.0, 1.0, 0.0]))
+    gradients = clipped_sum(model, batch, steps)
+    with torch.no_grad():
+        model.moe.router.weight -= 0.1 * gradients["moe.router.weight"]
+    assert busy() < before
 
 
 def test_the_target_is_solved_for_over_the_whole_run() -> None:
