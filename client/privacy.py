@@ -4,6 +4,8 @@ Shapes: K experts, Y labels.
 """
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +16,15 @@ from torch import Tensor
 
 from client.config import SiteConfig
 from client.policy import PolicyRefusalError
+from client.receipts import Receipt, ReceiptChain
+from client.receipts.receipt import ACCOUNT
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import append_json_line, read_json_lines
 from medvlmoe.privacy.accountant import Accountant
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from medvlmoe.privacy.randomness import SecretRandomness
-from medvlmoe.privacy.record_cost import RecordCost
+from medvlmoe.privacy.record_cost import PREFIX, RecordCost
 from medvlmoe.privacy.units import IMAGE, PATIENT, PrivacyUnits
 from medvlmoe.seeds import derive_seed
 from medvlmoe.training.private_steps import (
@@ -57,6 +61,18 @@ class PrivacyBudget:
         """What the releases so far have hidden, ``image`` or ``patient``; ``None`` if there are none."""
         return next((line.unit for line in self._lines()), None)
 
+    def rounds(self) -> Counter[tuple[str, int]]:
+        """How often each round of each run was counted."""
+        return Counter((line.run, line.round) for line in self._lines())
+
+    def begin_anew(self) -> Path | None:
+        """Put the account aside; where it lies now, ``None`` if there was none."""
+        if not self._file.exists():
+            return None
+        aside = self._file.with_name(f"privacy-until-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl")
+        self._file.rename(aside)
+        return aside
+
     def _lines(self) -> list["_Line"]:
         try:
             return [
@@ -73,7 +89,7 @@ class PrivacyBudget:
             CheckpointError: it cannot be written; then nothing may leave.
         """
         if not self._file.exists():
-            logger.info("%s: no record of spent privacy there; counting starts at 0", self._file)
+            logger.warning("%s: no record of spent privacy there; counting starts at 0", self._file)
         when = datetime.now(UTC).isoformat(timespec="seconds")
         append_json_line(
             self._file,
@@ -126,11 +142,13 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
 
     Raises:
         PolicyRefusalError: it would exceed the site's ``policy.max_epsilon``, hides less than ``policy.privacy_unit``,
-            or something else than what was spent before.
+            or something else than what was spent before; or the account lacks what has left by the receipts.
         ConfigError: ``delta`` is too large for so few units, or no noise reaches the target.
         InvalidMessageError: the experts' loads are no shares.
     """
     policy, count = site.policy, len(units)
+    receipts = ReceiptChain(site.receipts_file).receipts()
+    _refuse_forgotten(budget_of(site), receipts)
     _refuse_other_unit(site, request.privacy.unit, units)
     config = replace(request.privacy, delta=min(request.privacy.delta, policy.max_delta))
     if config.delta * count >= 1:
@@ -162,6 +180,7 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
         epsilon_before=Accountant(config.accountant, budget.spent(but_of=request.run)).epsilon(config.delta),
         epsilon_cap=policy.max_epsilon if policy.max_epsilon is not None else float("inf"),
         by_patient=float(units.kind == PATIENT),
+        earlier_accounts=float(sum(receipt.kind == ACCOUNT for receipt in receipts)),
     )
     # The run's seed is the server's, who could subtract noise made from it: only a simulation may repeat its noise.
     repeatable = site.simulated and config.repeatable_noise
@@ -180,6 +199,25 @@ def _loads(request: RoundConfig) -> Tensor | None:
     return loads_K
 
 
+def _refuse_forgotten(budget: PrivacyBudget, receipts: Sequence[Receipt]) -> None:
+    """What left by the receipts must be in the account: every release is counted before its receipt is written."""
+    begun = max((place for place, receipt in enumerate(receipts, 1) if receipt.kind == ACCOUNT), default=0)
+    left = Counter(
+        (receipt.run, receipt.round)
+        for receipt in receipts[begun:]
+        if receipt.kind == "training" and any(name.startswith(PREFIX) for name in receipt.metrics)
+    )
+    forgotten = left - budget.rounds()
+    if forgotten:
+        (run, server_round), _ = min(forgotten.items())
+        raise PolicyRefusalError(
+            error_codes.PRIVACY_ACCOUNT,
+            f"{budget.file} lacks {forgotten.total()} of {left.total()} private rounds that have left by the receipts, "
+            f"the first of them round {server_round} of {run}; restore it from a backup. If the data are others now: "
+            "medvlmoe receipts new-account site.yaml",
+        )
+
+
 def _refuse_other_unit(site: SiteConfig, asked: str, units: PrivacyUnits) -> None:
     if site.policy.privacy_unit == PATIENT and units.kind != PATIENT:
         why = "the data tell no patients" if asked == PATIENT else f"the server asks for privacy.unit={asked}"
@@ -191,7 +229,7 @@ def _refuse_other_unit(site: SiteConfig, asked: str, units: PrivacyUnits) -> Non
         raise PolicyRefusalError(
             error_codes.PRIVACY_ACCOUNT,
             f"{budget_of(site).file} counts what was spent by {before}, and this round by {units.kind}: the two do not "
-            f"add up; use privacy.unit={before}, or begin a new account (docs/privacy.md)",
+            f"add up; use privacy.unit={before}, or begin a new account: medvlmoe receipts new-account site.yaml",
         )
 
 

@@ -116,7 +116,19 @@ leaves it, and keeps the account; the server and the other hospitals are not tru
 {_table(columns, rows)}
 
 These are the hospitals' own reports, with their last merged update. What a hospital spent on a round that was lost
-or came too late is in its own account, and in its next report. A record that two hospitals hold costs the sum."""
+or came too late is in its own account, and in its next report. A record that two hospitals hold costs the sum.{
+        _begun_anew(records)
+    }"""
+
+
+def _begun_anew(records: Mapping[str, RecordCost]) -> str:
+    anew = [f"{site} ({cost.earlier_accounts:.0f})" for site, cost in sorted(records.items()) if cost.earlier_accounts]
+    if not anew:
+        return ""
+    return (
+        f"\n\n**Accounts that were begun anew, and how often: {', '.join(anew)}.** What was spent before, on data that "
+        "the hospital calls others, is not in the figures above."
+    )
 
 
 def _of_patients(config: PrivacyConfig, records: Mapping[str, RecordCost]) -> str:

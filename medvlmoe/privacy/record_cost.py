@@ -24,6 +24,8 @@ class RecordCost:
         counts_noise: noise multiplier of the counts that are sent; 0: none are.
         epsilon_before: of this, what earlier runs on the same data have spent.
         epsilon_cap: the hospital's own limit; infinite if it has set none.
+        earlier_accounts: how often the hospital has begun its account anew; ``epsilon`` is without what was spent
+            before.
         by_patient: 1: what is hidden is a patient; 0: an image.
     """
 
@@ -37,6 +39,7 @@ class RecordCost:
     epsilon_before: float = 0.0
     epsilon_cap: float = math.inf
     by_patient: float = 0.0
+    earlier_accounts: float = 0.0
 
     @property
     def unit(self) -> str:

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from flwr.app import MetricRecord, RecordDict
 
+from client.config import read_site_config
 from client.policy import PolicyRefusalError
 from client.privacy import budget_of, evaluation_may_leave, noised_counts, open_round, plain_counts
+from client.receipts import ReceiptChain
+from client.receipts.receipt import describe
+from medvlmoe.command_line import run as command_line
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.privacy.accountant import Accountant
 from medvlmoe.privacy.config import PrivacyConfig
@@ -187,3 +192,51 @@ def test_a_patients_records_count_as_one(site_of, request_of) -> None:
     units = PrivacyUnits(PATIENT, [[0, 3], [1], [2, 4, 5]])
     shares = units.shares()
     assert shares.tolist() == pytest.approx([1 / 2, 1, 1 / 3, 1 / 2, 1 / 3, 1 / 3])
+
+
+def left(site, request, **changes) -> None:
+    """A private round's receipt, as the ClientApp writes it."""
+    content = RecordDict({"metrics": MetricRecord({"round": request.round, "privacy/epsilon": 1.0})})
+    of = {"run": request.run, "server_round": request.round, **changes}
+    ReceiptChain(site.receipts_file).append(describe("training", content, "1", norms={}, codec="float32", **of))
+
+
+def test_a_deleted_account_is_told_by_the_receipts(site_of, request_of) -> None:
+    site, request = site_of(), request_of(privacy=NOISE).config
+    for _ in range(2):
+        open_round(site, request, RECORDS).charge(request)
+        left(site, request)
+    open_round(site, request, RECORDS).charge(request)  # counted, and killed before it left
+    spent = open_round(site, request, RECORDS).cost.epsilon
+    file = budget_of(site).file
+    lines = file.read_text().splitlines(keepends=True)
+    for kept, reason in (([], "lacks 2 of 2 private rounds"), (lines[:1], "lacks 1 of 2.*round 1 of trial-7f")):
+        file.write_text("".join(kept))
+        with pytest.raises(PolicyRefusalError, match=reason) as refusal:
+            open_round(site, request, RECORDS)
+        assert refusal.value.code == error_codes.PRIVACY_ACCOUNT
+    file.unlink()
+    with pytest.raises(PolicyRefusalError, match="restore it from a backup"):
+        open_round(site, request, RECORDS)
+    file.write_text("".join(lines))
+    assert open_round(site, request, RECORDS).cost.epsilon == spent
+
+
+def test_a_new_account_is_begun_by_command_and_told(tmp_path, request_of, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text("name: north\nfolder: site\ndataset: {kind: manifest, root: nowhere}\n")
+    site, request = read_site_config(path), request_of(privacy=NOISE).config
+    open_round(site, request, RECORDS).charge(request)
+    left(site, request)
+    assert command_line(["receipts", "new-account", str(path)]) == 0
+    assert "privacy-until-" in capsys.readouterr().out
+    assert len(list((tmp_path / "site").glob("privacy-until-*.jsonl"))) == 1, "nothing is thrown away"
+    opened = open_round(site, request, RECORDS)
+    assert (opened.cost.steps, opened.cost.earlier_accounts) == (20, 1)
+    opened.charge(request)
+    left(site, request)
+    budget_of(site).file.unlink()
+    with pytest.raises(PolicyRefusalError, match="lacks 1 of 1"):
+        open_round(site, request, RECORDS)
+    assert command_line(["receipts", "verify", str(path)]) == 0
+    assert command_line(["receipts", "new-account", str(site.receipts_file)]) == 2

@@ -54,7 +54,8 @@ def test_a_target_is_met_and_nothing_uncovered_leaves(tmp_path: Path, phantom_ro
         assert set(last) == {
             "outcome", "examples", "routed_samples", "update_norms", "train_steps", "stamp/PHANTOM",
             *(f"privacy/{key}" for key in ("epsilon", "delta", "noise_multiplier", "sampling_rate", "steps",
-                                            "max_grad_norm", "counts_noise", "epsilon_before", "by_patient")),
+                                            "max_grad_norm", "counts_noise", "epsilon_before", "by_patient",
+                                            "earlier_accounts")),
         }  # fmt: skip
         assert 7.8 < last["privacy/epsilon"] <= 8.0
         assert lines[0]["sites"][name]["privacy/epsilon"] < last["privacy/epsilon"]

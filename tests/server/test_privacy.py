@@ -178,8 +178,11 @@ def test_the_statement_tells_where_the_unit_is_not_the_patient() -> None:
     assert "**The data of south tell no patients: there the unit is the image.** A patient with k images" in text
     units = {site: entry["unit"] for site, entry in summarize_privacy(config, None, costs)["hospitals"].items()}
     assert units == {"north": "patient", "south": "image"}
+    anew = {"north": dataclasses.replace(COST, earlier_accounts=2.0)}
+    text = privacy_statement(config, None, anew, server_round=4, sites=["north"], measured=False)
+    assert "begun anew, and how often: north (2).**" in text
     whole = privacy_statement(config, None, {"north": costs["north"]}, server_round=4, sites=["north"], measured=False)
-    assert "tell no patients" not in whole and "k images" not in whole
+    assert "tell no patients" not in whole and "k images" not in whole and "anew" not in whole
 
 
 def test_noise_that_follows_from_a_seed_is_said_to_protect_nothing() -> None:
