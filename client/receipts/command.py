@@ -47,10 +47,8 @@ def _begin_account(path: Path) -> int:
     entry = describe(ACCOUNT, RecordDict(), "", norms={}, run="", server_round=0, codec="")
     receipt = ReceiptChain(site.receipts_file).append(entry)
     aside = PrivacyBudget(Path(site.folder) / "privacy.jsonl").begin_anew()
-    print(
-        f"receipt {receipt.number}: spent privacy is counted from 0; "
-        + (f"the old account is {aside}" if aside else "there was no account")
-    )
+    where = "there was no account" if aside is None else f"the old account is {aside}"
+    print(f"receipt {receipt.number}: spent privacy is counted from 0; {where}")
     return 0
 
 
