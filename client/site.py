@@ -19,6 +19,7 @@ from client.state import RoundTensors
 from medvlmoe import stamps
 from medvlmoe.data import SiteDataset
 from medvlmoe.model import AnyMedVLMoE
+from medvlmoe.privacy.units import PrivacyUnits
 from medvlmoe.training import Trainer
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.evaluation import Evaluation
@@ -52,7 +53,9 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
     label_space, policy = request.label_space, site.policy
     train_set = resident_dataset(site, "train", label_space, request.model)
     check_cohort(policy, train_set)
-    privacy = open_round(site, request, len(train_set)) if request.privacy.covers_records else None
+    privacy = None
+    if request.privacy.covers_records:
+        privacy = open_round(site, request, PrivacyUnits.of(request.privacy.unit, train_set))
     text_numbers = audit_numbers(site, request.run)
     trainer, model = _trainer(site, request, tensors, privacy)
     states = RoundTensors(Path(site.folder), request.run, "optimizer")
@@ -66,6 +69,8 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
     model.reset_routed_samples()
     observed_labels_Y = torch.zeros(len(label_space.labels), dtype=torch.float64)
     loss, steps, started = 0.0, 0, time.monotonic()
+    if privacy is not None:
+        privacy.charge(request)  # what is begun is spent, whatever becomes of it
     for epoch in range((request.round - 1) * request.local_epochs, request.round * request.local_epochs):
         result = trainer.train_epoch(train_set, epoch)
         observed_labels_Y += result.observed_labels_Y
@@ -86,13 +91,12 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
     else:
         logger.info("site %s: training loss %.4f (stays here)", site.name, loss)
         routed_samples_K, observed_labels_Y = _private_counts(site, request, trainer, train_set, privacy)
-        privacy.budget.charge(request.run, request.round, privacy.released)  # before anything can leave
     cost: dict[str, Metric] = {} if privacy is None else {**privacy.cost.to_numbers()}
     validation_metrics = {} if validation is None else _metrics(validation, "validation_")
     return SiteUpdate(
         round=request.round,
         tensors=exchanged_tensors(model),
-        examples=float(len(train_set)),
+        examples=float(len(train_set) if privacy is None else len(privacy.units)),
         routed_samples_K=routed_samples_K,
         observed_labels_Y=observed_labels_Y,
         metrics=released_metrics(policy, training_metrics, train_set)
@@ -146,11 +150,12 @@ def _private_counts(
     known_Y[request.label_space.positions_of(own_label_space(site))] = True
     moe, epochs = request.model.moe, request.local_epochs
     if privacy.steps.config.counts_noise is None:
-        return plain_counts(len(train_set), epochs, moe.experts, moe.top_k, known_Y)
+        return plain_counts(len(privacy.units), epochs, moe.experts, moe.top_k, known_Y)
+    share_N = privacy.units.shares()
     return noised_counts(
         privacy,
-        trainer.routed_records(train_set),
-        (~train_set.labels_NY.isnan()).sum(0),
+        trainer.routed_records(train_set, share_N),
+        share_N @ (~train_set.labels_NY.isnan()).double(),
         known_Y,
         top_k=moe.top_k,
         epochs=epochs,

@@ -22,6 +22,8 @@ class ServerState:
         round: last finished round, 0 before the first.
         auc_by_round: mean validation AUC over the sites of the model after a round (0: the initial model).
         expert_moved_in: round in which each expert last changed, 0 for never.
+        expert_loads: share of the assignments that each expert had at the last merge; empty before the first, and where
+            no loss asks for it.
         client_privacy: state of client-level differential privacy, ``None`` without.
         record_costs: what each hospital last reported of its records' privacy, as numbers.
         stamps: what the data of any merged site has stamped the model with, see :mod:`medvlmoe.stamps`.
@@ -30,6 +32,7 @@ class ServerState:
     round: int = 0
     auc_by_round: dict[int, float] = field(default_factory=dict)
     expert_moved_in: list[int] = field(default_factory=list)
+    expert_loads: list[float] = field(default_factory=list)
     client_privacy: dict[str, Any] | None = None
     record_costs: dict[str, dict[str, float]] = field(default_factory=dict)
     stamps: list[str] = field(default_factory=list)

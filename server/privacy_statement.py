@@ -7,6 +7,7 @@ from typing import Any
 
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.record_cost import RecordCost
+from medvlmoe.privacy.units import IMAGE
 from strategies.client_level import ClientLevelPrivacy
 from strategies.private_merge import noise_deviations
 
@@ -61,7 +62,8 @@ def summarize_privacy(
     if config.covers_records:
         found["unit"] = config.unit
         found["hospitals"] = {
-            site: {name: value for name, value in asdict(cost).items() if math.isfinite(value)}
+            site: {"unit": cost.unit}
+            | {name: value for name, value in asdict(cost).items() if name != "by_patient" and math.isfinite(value)}
             for site, cost in records.items()
         }
     if client is not None:
@@ -100,7 +102,7 @@ def privacy_statement(
 
 def _records_part(config: PrivacyConfig, records: Mapping[str, RecordCost], sites: Sequence[str]) -> str:
     unit = config.unit
-    columns = ("hospital", "epsilon", "delta", "of it before this run", "its own cap", "noise multiplier",
+    columns = ("hospital", "unit", "epsilon", "delta", "of it before this run", "its own cap", "noise multiplier",
                "sampling rate", "steps", "gradient bound", "counts")  # fmt: skip
     rows = [_cost_row(site, cost) for site, cost in sorted(records.items())]
     rows += [(site, "not reported", *[""] * (len(columns) - 2)) for site in sorted(set(sites) - records.keys())]
@@ -109,18 +111,44 @@ def _records_part(config: PrivacyConfig, records: Mapping[str, RecordCost], site
 Whether one {unit} (with its text and labels) was in a hospital's training data, and what it showed. Two data sets are
 neighbours if one has one {unit} more. The hospital itself clips each {unit}'s gradient, adds the noise before anything
 leaves it, and keeps the account; the server and the other hospitals are not trusted with it. Each step draws every
-{unit} independently of the others, with the sampling rate below. A patient with k images is protected less: epsilon is
-k times as large, and delta grows as well.
+{unit} independently of the others, with the sampling rate below. {_of_patients(config, records)}
 
 {_table(columns, rows)}
 
 These are the hospitals' own reports, with their last merged update. What a hospital spent on a round that was lost
-or came too late is in its own account, and in its next report. A record that two hospitals hold costs the sum."""
+or came too late is in its own account, and in its next report. A record that two hospitals hold costs the sum.{
+        _begun_anew(records)
+    }"""
+
+
+def _begun_anew(records: Mapping[str, RecordCost]) -> str:
+    anew = [f"{site} ({cost.earlier_accounts:.0f})" for site, cost in sorted(records.items()) if cost.earlier_accounts]
+    if not anew:
+        return ""
+    return (
+        f"\n\n**Accounts that were begun anew, and how often: {', '.join(anew)}.** What was spent before, on data that "
+        "the hospital calls others, is not in the figures above."
+    )
+
+
+def _of_patients(config: PrivacyConfig, records: Mapping[str, RecordCost]) -> str:
+    less = "A patient with k images is protected less: epsilon is k times as large, and delta grows as well."
+    if config.unit == IMAGE:
+        return less
+    drawn = (
+        "Of each drawn patient one image is taken at random, so that a patient has one gradient in a step however many "
+        "images there are. A record without a patient's identifier counts as a patient of its own."
+    )
+    without = [site for site, cost in sorted(records.items()) if cost.unit == IMAGE]
+    if not without:
+        return drawn
+    return f"{drawn}\n\n**The data of {', '.join(without)} tell no patients: there the unit is the image.** {less}"
 
 
 def _cost_row(site: str, cost: RecordCost) -> tuple[str, ...]:
     return (
         site,
+        cost.unit,
         _up(cost.epsilon),
         f"{cost.delta:g}",
         _up(cost.epsilon_before),
@@ -174,7 +202,7 @@ def _not_covered(config: PrivacyConfig, measured: bool) -> str:
     lines = [
         released if measured else "Metrics: the run has none of validation or test records.",
         "Names of the hospitals and of their labels, stamps of their data, and who took part in which round.",
-        "The number of training records, which follows from the sampling rate.",
+        "The number of training records (or patients, where they are the unit), which follows from the sampling rate.",
         "What frozen or pretrained weights have seen before: they came from outside.",
         "Tuning: each run on the same data, and each choice between runs, costs on top.",
         "Side channels: how long training took, sizes of messages, logs at a hospital.",

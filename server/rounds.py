@@ -142,6 +142,8 @@ class RoundLoop:
         state.expert_moved_in = [
             server_round if now else earlier for now, earlier in zip(moved, state.expert_moved_in, strict=True)
         ]
+        if self.config.privacy.balance_alpha > 0:
+            state.expert_loads = _shares([part.weights.experts_K for part in record.merged.values()])
         state.stamps = stamps.in_order(
             [*state.stamps, *(stamp for part in record.merged.values() for stamp in stamps.of_numbers(part.metrics))]
         )
@@ -227,6 +229,7 @@ class RoundLoop:
             training=self.config.training,
             privacy=self.config.privacy,
             frozen_sums=self.model.frozen_sums,
+            expert_loads=self.state.expert_loads,
             splits=splits,
             intervals=intervals,
         )
@@ -280,6 +283,12 @@ class RoundLoop:
         self.folder.forget_rounds_after(state.round)
         logger.info("resuming after round %d", state.round)
         return state
+
+
+def _shares(counts: list[torch.Tensor]) -> list[float]:
+    """What each expert got of everything that was routed; none if nothing was."""
+    total_K = torch.stack(counts).sum(0)
+    return (total_K / total_K.sum()).tolist() if bool(total_K.sum() > 0) else []
 
 
 def _rounded(value: Any) -> str:

@@ -18,6 +18,7 @@ from medvlmoe.model import build_image_classifier, build_model, with_image_norma
 from medvlmoe.privacy.accountant import Accountant
 from medvlmoe.privacy.randomness import SecretRandomness
 from medvlmoe.privacy.record_cost import PREFIX, RecordCost
+from medvlmoe.privacy.units import PrivacyUnits
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from medvlmoe.seeds import derive_seed
 from medvlmoe.training import Trainer
@@ -150,7 +151,7 @@ def _fit(
     epochs: int,
     checkpoints: Path,
 ) -> Trainer:
-    private_steps = _private_steps(config, len(train), epochs)
+    private_steps = _private_steps(config, PrivacyUnits.of(config.privacy.unit, train), epochs)
     trainer = Trainer(
         model,
         dataclasses.replace(config.training, epochs=epochs),
@@ -173,28 +174,30 @@ def _test(trainer: Trainer, name: str, dataset: SiteDataset, folder: RunFolder) 
     return trainer.judge(predictions)
 
 
-def _private_steps(config: RunConfig, records: int, epochs: int) -> PrivateSteps | None:
+def _private_steps(config: RunConfig, units: PrivacyUnits, epochs: int) -> PrivateSteps | None:
     privacy = config.privacy
     if not privacy.covers_records:
         return None
-    noise = planned_noise(privacy, SamplingPlan.of(records, config.training.batch_size), epochs, rounds=0)
+    noise = planned_noise(privacy, SamplingPlan.of(len(units), config.training.batch_size), epochs, rounds=0)
     seed = derive_seed(config.seed, "privacy") if privacy.repeatable_noise else None
     return PrivateSteps(privacy, noise, SecretRandomness(seed))
 
 
-def _privacy_cost(config: RunConfig, records: int, epochs: int) -> dict[str, float]:
+def _privacy_cost(config: RunConfig, train: SiteDataset, epochs: int) -> dict[str, Any]:
     """What a finished run has cost the records of a training set; empty without record-level privacy."""
+    units = PrivacyUnits.of(config.privacy.unit, train)
     privacy = config.privacy
     if not privacy.covers_records:
         return {}
-    plan = SamplingPlan.of(records, config.training.batch_size)
+    plan = SamplingPlan.of(len(units), config.training.batch_size)
     noise = planned_noise(privacy, plan, epochs, rounds=0)
     epsilon = Accountant(privacy.accountant, [step_mechanism(noise, plan, epochs)]).epsilon(privacy.delta)
     cost = RecordCost(
         epsilon=epsilon, delta=privacy.delta, noise_multiplier=noise, sampling_rate=plan.rate,
         steps=epochs * plan.steps, max_grad_norm=privacy.max_grad_norm,
     )  # fmt: skip
-    return {name.removeprefix(PREFIX): value for name, value in cost.to_numbers().items()}
+    numbers = {name.removeprefix(PREFIX): v for name, v in cost.to_numbers().items() if name != f"{PREFIX}by_patient"}
+    return numbers | {"unit": units.kind}
 
 
 def _finish(
@@ -211,15 +214,15 @@ def _finish(
     if mode == "baseline":
         summary["baseline"] = describe_baseline(config, sites)
     if config.privacy.covers_records:
-        records = {name: len(dataset) for name, dataset in sites.split("train").items()}
-        pooled = sum(records.values())
+        train = sites.split("train")
+        pooled = concatenate(list(train.values()))
         summary["privacy"] = {
             "mode": "record",
             "unit": config.privacy.unit,
             "repeatable_noise": config.privacy.repeatable_noise,
             "records": {
-                name: _privacy_cost(config, pooled if mode == "centralized" else count, epochs)
-                for name, count in records.items()
+                name: _privacy_cost(config, pooled if mode == "centralized" else own, epochs)
+                for name, own in train.items()
             },
         }
     folder.write_summary(summary)

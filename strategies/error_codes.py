@@ -21,6 +21,7 @@ COHORT_TOO_SMALL = 118
 NO_DIFFERENTIAL_PRIVACY = 119
 SITE_FILE_NAMED = 120
 PRIVACY_SPENT = 121
+PRIVACY_ACCOUNT = 122
 UNEXPECTED = 199
 
 NODE_UNAVAILABLE = 5
@@ -38,6 +39,7 @@ _REFUSALS = {
     NO_DIFFERENTIAL_PRIVACY: "no differential privacy",
     SITE_FILE_NAMED: "the request names a file at the site",
     PRIVACY_SPENT: "the site's privacy budget is spent",
+    PRIVACY_ACCOUNT: "the site's account of spent privacy does not fit",
 }
 _WORDS = {
     CONFIGURATION: "configuration",

@@ -52,6 +52,8 @@ class RoundConfig:
         label_space: rows of the head.
         training: optimizer, schedule and batch size. Precision and workers are the site's own where it sets them.
         privacy: differential privacy of the records. The site's policy may want more, never less.
+        expert_loads: share of the assignments that each expert had at the last merge, by the sites' noised counts;
+            empty before the first, and where nobody asks for it.
         frozen_sums: of the parts of the model that do not travel, by parameter group; the site's must be the same.
         splits: evaluation only: which splits to evaluate.
         intervals: evaluation only: bootstrap intervals too.
@@ -67,6 +69,7 @@ class RoundConfig:
     label_space: LabelSpace
     training: TrainingConfig
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    expert_loads: list[float] = field(default_factory=list)
     frozen_sums: dict[str, float] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
     intervals: bool = True
@@ -378,7 +381,7 @@ class ReceivedTensors(Mapping[str, torch.Tensor]):
 
 
 _PLAIN_FIELDS = ("run", "round", "rounds", "local_epochs", "keep_optimizer_state", "seed", "intervals",
-                 "frozen_sums")  # fmt: skip
+                 "frozen_sums", "expert_loads")  # fmt: skip
 _NESTED_FIELDS = ("model", "label_space", "training", "privacy", "splits")
 _CONFIG_KEYS = ("version", "codec", "reply_codec", "round")
 _METRIC_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")  # label names are in some of them

@@ -5,7 +5,7 @@ from medvlmoe.model.config import MedVLMoEConfig
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.private_steps import refuse_balance_loss, refuse_settings
-from strategies.config import FederationConfig
+from strategies.config import FederationConfig, StrategyConfig
 
 
 def refuse_contradictions(
@@ -48,6 +48,7 @@ def refuse_uncovered_records(
     federation: FederationConfig,
     model: MedVLMoEConfig,
     devices: int | str,
+    strategy: StrategyConfig,
 ) -> None:
     """Refuse settings under which record-level privacy would not be what it says, before a site is asked.
 
@@ -58,6 +59,7 @@ def refuse_uncovered_records(
         return
     if model.moe.balance_alpha > 0:
         refuse_balance_loss()
+    _refuse_unknown_loads(modes, privacy, strategy)
     refuse_settings(training, training.precision, devices)
     if federation.select == "best" and not privacy.release_evaluation:
         raise ConfigError(
@@ -68,3 +70,23 @@ def refuse_uncovered_records(
         raise ConfigError(
             f"privacy.mode={privacy.mode} with mode=yardstick: its batch normalisation couples records; leave it out"
         )
+    if "baseline" in modes:
+        raise ConfigError(
+            f"privacy.mode={privacy.mode} with mode=baseline: the contrastive stage of the comparison models compares "
+            "each record with all others of its batch and has no noise, so an epsilon would be a false claim; leave it "
+            "out"
+        )
+
+
+def _refuse_unknown_loads(modes: list[str], privacy: PrivacyConfig, strategy: StrategyConfig) -> None:
+    if privacy.balance_alpha == 0:
+        return
+    for found, where, why in (
+        (modes != ["federated"], f"mode {', '.join(modes)}", "only a federation merges counts"),
+        (privacy.covers_hospitals, "privacy.mode=both", "the loads would tell of single hospitals, without noise"),
+        (strategy.name != "per_expert", f"strategy={strategy.name}", "it weighs experts by examples, not by use"),
+    ):
+        if found:
+            raise ConfigError(
+                f"privacy.balance_alpha={privacy.balance_alpha} with {where}: {why}; use privacy.router_z_loss"
+            )

@@ -83,6 +83,9 @@ class PrivateMerge:
             update: parameters after local training, same names and shapes as ``base`` (a subset is allowed).
             weight_of: the update's weight by parameter name; a tensor gives one weight for each row.
         """
+        for name in update:  # before all that is short-lived, or they would lie in pieces between its remains
+            if name not in self._total:
+                self._total[name] = torch.zeros(self._base[name].shape, dtype=torch.float32)
         squares = dict.fromkeys(self._blocks.bounds, 0.0)
         for name, change in self._changes(update):
             squares[self._block(name)] += float(change.square().sum())
@@ -93,8 +96,6 @@ class PrivateMerge:
             block = self._block(name)
             factor = min(1.0, self._blocks.bounds[block] / norms[block]) if norms[block] > 0 else 0.0
             share = self._share(weight_of(name), change.ndim)
-            if name not in self._total:
-                self._total[name] = torch.zeros(change.shape, dtype=torch.float32)
             self._total[name] += (factor * share * change).float()
 
     def totals(self) -> dict[str, torch.Tensor]:

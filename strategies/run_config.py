@@ -80,5 +80,11 @@ class RunConfig:
                 raise ConfigError(f"mode '{mode}': choose among {', '.join(MODES)}")
         refuse_contradictions(self.mode, self.privacy, self.training, self.federation)
         refuse_uncovered_records(
-            [self.mode, *self.compare], self.privacy, self.training, self.federation, self.model, self.devices
+            [self.mode, *self.compare],
+            self.privacy,
+            self.training,
+            self.federation,
+            self.model,
+            self.devices,
+            self.strategy,
         )

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from client.policy.hours import Hours
 from medvlmoe.errors import ConfigError
+from medvlmoe.privacy.config import UNITS
+from medvlmoe.privacy.units import IMAGE
 from strategies.config import UPLOAD_CODECS
 
 WHOLE_UPDATE = "all"
@@ -32,6 +34,8 @@ class SitePolicy:
         min_patients: fewest patients among them.
         differential_privacy_required: refuse rounds without differential privacy of the site's records, and let no
             metric of validation or test records leave.
+        privacy_unit: what must be hidden: an ``image``, or a ``patient`` with all images. A request that hides less is
+            refused, and so is every one where the data tell no patients. With ``differential_privacy_required``.
         max_epsilon: most that the site's records may cost over all runs; a round that would cost more is refused
             before it begins. Only with ``differential_privacy_required``.
         max_delta: epsilon is counted at this delta if the server asks for a larger one.
@@ -53,6 +57,7 @@ class SitePolicy:
     min_examples: int = 1
     min_patients: int = 1
     differential_privacy_required: bool = False
+    privacy_unit: str = IMAGE
     max_epsilon: float | None = None
     max_delta: float = 1e-5
     hours: list[str] = field(default_factory=list)
@@ -77,6 +82,12 @@ class SitePolicy:
         if self.max_epsilon is not None and not (self.differential_privacy_required and self.max_epsilon > 0):
             raise ConfigError(
                 f"policy.max_epsilon={self.max_epsilon}: use a number above 0, with differential_privacy_required=true"
+            )
+        if self.privacy_unit not in UNITS:
+            raise ConfigError(f"policy.privacy_unit={self.privacy_unit}: choose one of {', '.join(UNITS)}")
+        if self.privacy_unit != IMAGE and not self.differential_privacy_required:
+            raise ConfigError(
+                f"policy.privacy_unit={self.privacy_unit}: it only counts with differential_privacy_required=true"
             )
         if not 0 < self.max_delta < 1:
             raise ConfigError(f"policy.max_delta={self.max_delta}: use a number between 0 and 1")

@@ -3,14 +3,18 @@
 import math
 from pathlib import Path
 
+from flwr.app import RecordDict
+
 from client.config import read_site_config
+from client.privacy import PrivacyBudget
 from client.receipts.chain import ReceiptChain, Verdict
-from client.receipts.receipt import Receipt
+from client.receipts.receipt import ACCOUNT, Receipt, describe
 from medvlmoe.errors import EXIT_USER_ERROR, ConfigError
 from strategies.error_codes import words_of
 
 _USAGE = """medvlmoe receipts verify site.yaml|receipts.jsonl   exit code 0, or 2 and the first broken line
-medvlmoe receipts show site.yaml|receipts.jsonl     what has left this site"""
+medvlmoe receipts show site.yaml|receipts.jsonl     what has left this site
+medvlmoe receipts new-account site.yaml             spent privacy is counted from 0: only for other data"""
 
 
 def receipts(arguments: list[str]) -> int:
@@ -22,8 +26,10 @@ def receipts(arguments: list[str]) -> int:
     if any(argument in ("-h", "--help", "help") for argument in arguments):
         print(_USAGE)
         return 0
-    if len(arguments) != 2 or arguments[0] not in ("verify", "show"):
+    if len(arguments) != 2 or arguments[0] not in ("verify", "show", "new-account"):
         raise ConfigError(f"usage: {_USAGE}")
+    if arguments[0] == "new-account":
+        return _begin_account(Path(arguments[1]))
     path = _file_of(Path(arguments[1]))
     verdict = ReceiptChain(path).verify()
     if arguments[0] == "show":
@@ -31,6 +37,19 @@ def receipts(arguments: list[str]) -> int:
             _print_receipt(receipt)
     _print_verdict(path, verdict)
     return 0 if verdict.fault is None else EXIT_USER_ERROR
+
+
+def _begin_account(path: Path) -> int:
+    """A receipt first: who stops in between is still charged for what was spent."""
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"give the site.yaml, not {path}")
+    site = read_site_config(path)
+    entry = describe(ACCOUNT, RecordDict(), "", norms={}, run="", server_round=0, codec="")
+    receipt = ReceiptChain(site.receipts_file).append(entry)
+    aside = PrivacyBudget(Path(site.folder) / "privacy.jsonl").begin_anew()
+    where = "there was no account" if aside is None else f"the old account is {aside}"
+    print(f"receipt {receipt.number}: spent privacy is counted from 0; {where}")
+    return 0
 
 
 def _file_of(path: Path) -> Path:

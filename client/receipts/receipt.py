@@ -12,6 +12,9 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from medvlmoe.model.groups import parameter_group
 
+ACCOUNT = "account"
+"""Kind of the receipt with which a site's account of spent privacy begins anew; nothing leaves with it."""
+
 FIRST = "0" * 64  # "hash of the previous receipt" of the first one
 
 
@@ -37,7 +40,7 @@ class Receipt:
     Attributes:
         number: place in the file, from 1.
         time: when, in UTC (ISO 8601).
-        kind: ``introduction``, ``training``, ``evaluation`` or ``error``.
+        kind: ``introduction``, ``training``, ``evaluation``, ``error``, or ``account`` (see ``ACCOUNT``).
         flower_run: Flower's number of the run.
         run: the server's name of the run; empty where it is not told.
         round: the round that was answered; 0 where there is none.

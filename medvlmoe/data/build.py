@@ -101,6 +101,7 @@ def build_dataset(
         text_of_N=torch.tensor([place[text] for text in index.texts]),
         labels_NY=labels_NY,
         patient_ids=index.patient_ids,
+        tells_patients=index.tells_patients,
         study_ids=index.study_ids,
         label_space=label_space,
         left_out=index.left_out,

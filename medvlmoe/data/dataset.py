@@ -26,6 +26,7 @@ class SiteDataset(Dataset[Batch]):
     Attributes:
         labels_NY: float32 in the federation's label space, NaN where unknown.
         patient_ids: N patients.
+        tells_patients: whether they are known; otherwise every image is its own.
         study_ids: N studies.
         label_space: the federation's space, Y labels.
         left_out: reason -> number of the site's records that were left out (over all splits).
@@ -47,6 +48,7 @@ class SiteDataset(Dataset[Batch]):
         left_out: dict[str, int],
         notes: dict[str, str],
         demographics: Demographics | None = None,
+        tells_patients: bool = True,
     ) -> None:
         self._images, self._counts = list(images), list(counts)
         self._first_N = np.concatenate([[0], np.cumsum(self._counts)])
@@ -55,6 +57,7 @@ class SiteDataset(Dataset[Batch]):
         self.patient_ids, self.study_ids = patient_ids, study_ids
         self.label_space, self.left_out, self.notes = label_space, left_out, notes
         self.demographics = demographics
+        self.tells_patients = tells_patients
         self._training_epoch: tuple[int, int] | None = None
 
     def __len__(self) -> int:
@@ -163,4 +166,5 @@ def concatenate(datasets: Sequence[SiteDataset]) -> SiteDataset:
         demographics=Demographics.concatenate(
             [dataset.demographics or Demographics.unknown(len(dataset)) for dataset in datasets]
         ),
+        tells_patients=all(dataset.tells_patients for dataset in datasets),
     )

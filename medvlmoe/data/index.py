@@ -51,10 +51,11 @@ class SiteIndex:
         root: the site's folder, to name it in messages.
         images: N images, not opened yet.
         labels_NY: float32, 0, 1 or NaN (unknown), in training also soft targets between; one-hot for classes.
-        patient_ids: N patients; where the site does not tell them, every image is its own.
+        patient_ids: N patients.
         study_ids: N studies.
         texts: N texts for the model; a :class:`LazyTexts` reads them when they are asked for.
         splits: N of ``train``, ``validation``, ``test``.
+        tells_patients: whether ``patient_ids`` are of patients; otherwise every image is its own.
         label_space: the site's own labels.
         grayscale: whether the images have no colour, so that one channel is kept.
         left_out: reason -> number of records left out, of the whole data set where several hospitals share it.
@@ -71,6 +72,7 @@ class SiteIndex:
     splits: npt.NDArray[np.str_]
     label_space: LabelSpace
     grayscale: bool
+    tells_patients: bool = True
     left_out: dict[str, int] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     demographics: Demographics | None = None

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 from medvlmoe.errors import ConfigError
+from medvlmoe.privacy.units import IMAGE, PATIENT
 
 MODES = ("none", "record", "client", "both")
-UNITS = ("image", "patient")
+UNITS = (IMAGE, PATIENT)
 ACCOUNTANTS = ("rdp", "prv")
 CLIPPINGS = ("ghost", "flat")
 UPDATE_CLIPPINGS = ("fixed", "adaptive")
@@ -61,7 +62,8 @@ class PrivacyConfig:
     Attributes:
         mode: ``none``; ``record`` (each hospital hides every single record, by DP-SGD); ``client`` (the server hides
             every hospital among the others); ``both``.
-        unit: what is hidden by ``record``: an ``image`` with its text and labels. ``patient`` is not built.
+        unit: what is hidden by ``record``: an ``image`` with its text and labels, or a ``patient`` with all images. At
+            a hospital whose data tell no patients it is the image all the same, and ``privacy.md`` says so.
         noise_multiplier: standard deviation of the noise on a step's gradient, in units of ``max_grad_norm``.
         target_epsilon: the noise is solved for so that the whole run costs this much; instead of ``noise_multiplier``.
         delta: probability that the guarantee fails; choose it well below one over the number of records.
@@ -72,6 +74,8 @@ class PrivacyConfig:
         physical_batch: records in memory at once. A batch is drawn with ``training.batch_size`` records on average and
             computed in parts of this size; the noise is added once.
         router_z_loss: weight of the router z-loss, which replaces the load-balancing loss (that one couples records).
+        balance_alpha: weight of the load-balancing loss with the experts' loads of the last merge in place of the
+            batch's. They come from the noised counts, so it needs ``counts_noise``; in the first round it is 0.
         counts_noise: standard deviation of the noise on the counts of routed samples and known labels, in units of
             their sensitivity, accounted once a round; ``None``: no counts leave, and every expert and label weighs by
             the number of records.
@@ -83,7 +87,7 @@ class PrivacyConfig:
     """
 
     mode: str = "none"
-    unit: str = "image"
+    unit: str = IMAGE
     noise_multiplier: float | None = None
     target_epsilon: float | None = None
     delta: float = 1e-5
@@ -92,6 +96,7 @@ class PrivacyConfig:
     clipping: str = "ghost"
     physical_batch: int = 32
     router_z_loss: float = 0.0
+    balance_alpha: float = 0.0
     counts_noise: float | None = None
     release_evaluation: bool = False
     repeatable_noise: bool = False
@@ -102,11 +107,6 @@ class PrivacyConfig:
         _one_of("unit", self.unit, UNITS)
         _one_of("accountant", self.accountant, ACCOUNTANTS)
         _one_of("clipping", self.clipping, CLIPPINGS)
-        if self.unit == "patient":
-            raise ConfigError(
-                "privacy.unit=patient: DP-SGD here bounds the influence of one image, and a patient may have several; "
-                "use unit=image, and keep one image a patient where patients must be hidden"
-            )
         _check_noise("", self.noise_multiplier, self.target_epsilon)
         _share("delta", self.delta)
         _above_zero("max_grad_norm", self.max_grad_norm)
@@ -114,8 +114,14 @@ class PrivacyConfig:
             _above_zero("counts_noise", self.counts_noise)
         if self.physical_batch < 1:
             raise ConfigError(f"privacy.physical_batch={self.physical_batch}: use 1 or more")
-        if self.router_z_loss < 0:
-            raise ConfigError(f"privacy.router_z_loss={self.router_z_loss}: use 0 or more")
+        for name in ("router_z_loss", "balance_alpha"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"privacy.{name}={getattr(self, name)}: use 0 or more")
+        if self.balance_alpha > 0 and self.counts_noise is None:
+            raise ConfigError(
+                f"privacy.balance_alpha={self.balance_alpha}: the experts' loads come from the noised counts of routed "
+                "samples, and none are sent; set privacy.counts_noise, or use privacy.router_z_loss instead"
+            )
         for covers, settings, prefix in (
             (self.covers_records, self, ""),
             (self.covers_hospitals, self.client, "client."),

@@ -39,6 +39,10 @@ class Stream:
         chosen = np.flatnonzero(self._generator.random(rows) < rate)
         return self._generator.permutation(chosen).tolist()
 
+    def below(self, bound: int) -> int:
+        """One of the numbers 0 to ``bound`` - 1, each as probable as the others."""
+        return int(self._generator.integers(bound))
+
     def normal(self, like: Tensor, deviation: float) -> Tensor:
         """Normal noise of the shape and on the device of ``like``."""
         drawn = self._generator.standard_normal(tuple(like.shape), dtype=np.float64) * deviation

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from medvlmoe.privacy.units import IMAGE, PATIENT
+
 PREFIX = "privacy/"
 
 
@@ -22,6 +24,9 @@ class RecordCost:
         counts_noise: noise multiplier of the counts that are sent; 0: none are.
         epsilon_before: of this, what earlier runs on the same data have spent.
         epsilon_cap: the hospital's own limit; infinite if it has set none.
+        earlier_accounts: how often the hospital has begun its account anew; ``epsilon`` is without what was spent
+            before.
+        by_patient: 1: what is hidden is a patient; 0: an image.
     """
 
     epsilon: float
@@ -33,6 +38,13 @@ class RecordCost:
     counts_noise: float = 0.0
     epsilon_before: float = 0.0
     epsilon_cap: float = math.inf
+    by_patient: float = 0.0
+    earlier_accounts: float = 0.0
+
+    @property
+    def unit(self) -> str:
+        """What is hidden as one."""
+        return PATIENT if self.by_patient else IMAGE
 
     def to_numbers(self) -> dict[str, float]:
         """As metrics of a reply, ``privacy/epsilon`` and so on; without what is infinite."""

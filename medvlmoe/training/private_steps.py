@@ -1,6 +1,10 @@
 """DP-SGD (Abadi et al. 2016, arXiv 1607.00133) as the trainer's way to take a step.
 
 Shapes: B records in memory at once, N records of the training set, K experts, Y labels.
+
+Noise and choice of the batches come from the hospital's secret, and so do dropout, router noise and augmentation:
+they are given out by place in the batch and by row. Known ones would change with the places when a record is left out,
+and the others' gradients with them; secret ones are as probable for one place as for another.
 """
 
 import math
@@ -17,6 +21,7 @@ from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from medvlmoe.privacy.noise import noise_for
 from medvlmoe.privacy.randomness import SecretRandomness, Stream
+from medvlmoe.privacy.units import PrivacyUnits
 from medvlmoe.training.batches import ordered_batches
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.losses import record_losses
@@ -25,27 +30,27 @@ from medvlmoe.training.optimizer import trainable_parameters
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingPlan:
-    """How the records of a training set are drawn.
+    """How the units of a training set (images, or patients) are drawn.
 
     Attributes:
-        records: N.
-        rate: probability with which each record is in a step's batch, independently of the others.
+        units: how many there are.
+        rate: probability with which each is in a step's batch, independently of the others.
         steps: steps of an epoch.
     """
 
-    records: int
+    units: int
     rate: float
     steps: int
 
     @classmethod
-    def of(cls, records: int, batch_size: int) -> "SamplingPlan":
-        """A batch of ``batch_size`` records on average, and as many steps an epoch as without privacy."""
-        return cls(records=records, rate=min(1.0, batch_size / records), steps=math.ceil(records / batch_size))
+    def of(cls, units: int, batch_size: int) -> "SamplingPlan":
+        """A batch of ``batch_size`` units on average; with images as many steps an epoch as without privacy."""
+        return cls(units=units, rate=min(1.0, batch_size / units), steps=math.ceil(units / batch_size))
 
     @property
     def expected_batch(self) -> float:
-        """Records of a batch on average."""
-        return self.records * self.rate
+        """Rows of a batch on average."""
+        return self.units * self.rate
 
 
 def planned_noise(config: PrivacyConfig, plan: SamplingPlan, epochs: int, rounds: int) -> float:
@@ -95,16 +100,25 @@ class PrivateSteps:
         config: clipping and physical batch.
         noise_multiplier: standard deviation of the noise, in units of ``config.max_grad_norm``.
         randomness: of the batches and of the noise.
+        loads_K: share of the assignments that each expert had at the last merge, for ``config.balance_alpha``; ``None``
+            before the first merge.
     """
 
-    def __init__(self, config: PrivacyConfig, noise_multiplier: float, randomness: SecretRandomness) -> None:
+    def __init__(
+        self,
+        config: PrivacyConfig,
+        noise_multiplier: float,
+        randomness: SecretRandomness,
+        loads_K: Tensor | None = None,
+    ) -> None:
         if not noise_multiplier > 0:
             raise ConfigError(f"privacy: noise {noise_multiplier} is none; use a noise multiplier above 0")
         self.config, self.noise_multiplier, self.randomness = config, noise_multiplier, randomness
+        self.loads_K = loads_K
 
-    def batches(self, plan: SamplingPlan, stream: Stream) -> list[list[list[int]]]:
+    def batches(self, units: PrivacyUnits, plan: SamplingPlan, stream: Stream) -> list[list[list[int]]]:
         """The rows of every step of an epoch in parts of ``privacy.physical_batch``; a step may have no row at all."""
-        drawn = (stream.sample(plan.records, plan.rate) for _ in range(plan.steps))
+        drawn = (units.draw(stream, plan.rate) for _ in range(plan.steps))
         return [ordered_batches(rows, self.config.physical_batch) for rows in drawn]
 
     def add_part(
@@ -143,12 +157,23 @@ class PrivateSteps:
             parameter.grad = (sums[name] + noise if name in sums else noise) / plan.expected_batch
 
     def _router_losses(self, output: object, like_B: Tensor) -> Tensor:
-        """Router z-loss of each record (Zoph et al. 2022, arXiv 2202.08906): mean of log(sum exp(logits))^2."""
-        routing = getattr(output, "routing", None)
-        if self.config.router_z_loss == 0 or routing is None:
-            return torch.zeros_like(like_B)
-        units_BU = routing.logits_BK.logsumexp(-1).square().view(len(like_B), -1)
-        return self.config.router_z_loss * units_BU.mean(1)
+        """What each record alone says of the router, shape (B,).
+
+        The router z-loss (Zoph et al. 2022, arXiv 2202.08906) is the mean of log(sum exp(logits))^2. The balance loss
+        is sum_k f_k p_k as without privacy, but the loads f_k are those of the last merge: constants, so that a
+        record changes its own probabilities p_k and nothing of the others.
+        """
+        routing, loss_B = getattr(output, "routing", None), torch.zeros_like(like_B)
+        if routing is None:
+            return loss_B
+        if self.config.router_z_loss > 0:
+            units_BU = routing.logits_BK.logsumexp(-1).square().view(len(like_B), -1)
+            loss_B = loss_B + self.config.router_z_loss * units_BU.mean(1)
+        if self.config.balance_alpha > 0 and self.loads_K is not None:
+            loads_K = self.loads_K.to(routing.probabilities_BK)
+            units_BU = (routing.probabilities_BK * loads_K).sum(-1).view(len(like_B), -1)
+            loss_B = loss_B + self.config.balance_alpha * units_BU.mean(1)
+        return loss_B
 
 
 def refuse_what_is_not_private(model: nn.Module, training: TrainingConfig, precision: str, devices: int) -> None:
@@ -177,8 +202,9 @@ def refuse_balance_loss() -> None:
     """Raise the ConfigError of a load-balancing loss under record-level privacy."""
     raise ConfigError(
         "privacy: the load-balancing loss multiplies means over the batch, so one record changes the gradient of all "
-        "others and clipping bounds nothing; set model.moe.balance_alpha=0 (privacy.router_z_loss and "
-        "model.moe.router_noise act on each record alone)"
+        "others and clipping bounds nothing; set model.moe.balance_alpha=0 (privacy.balance_alpha "
+        "takes the loads of the last merge instead; privacy.router_z_loss and model.moe.router_noise act on each "
+        "record alone)"
     )
 
 

@@ -16,6 +16,7 @@ from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError, DataError
 from medvlmoe.parallel.local_processes import Task, local_processes
 from medvlmoe.parallel.rank import Rank
+from medvlmoe.privacy.units import PrivacyUnits
 from medvlmoe.seeds import derive_seed
 from medvlmoe.training.batches import (
     BatchSource,
@@ -180,22 +181,27 @@ class Trainer:
             min_patients=min_patients,
         )
 
-    def routed_records(self, dataset: BatchSource) -> Tensor:
-        """Records that each expert gets in evaluation mode, each record counted once; float64, shape (K,).
+    def routed_records(self, dataset: BatchSource, share_N: Tensor | None = None) -> Tensor:
+        """Records that each expert gets in evaluation mode; float64, shape (K,).
 
-        With ``moe.unit=token`` a record counts at an expert by the share of its tokens that go there. Needs a model
-        with experts.
+        Each record is counted once, or as ``share_N`` (float64) says. With ``moe.unit=token`` a record counts at an
+        expert by the share of its tokens that go there. Needs a model with experts.
         """
         batches = ordered_batches(range(len(dataset)), self.config.batch_size)
         total_K = torch.zeros(0, dtype=torch.float64)
         with own_random_state(self.device), _mode(self.model, training=False), torch.inference_mode():
-            for batch in load_batches(dataset, batches, self.config.workers):
+            for rows, batch in zip(batches, load_batches(dataset, batches, self.config.workers), strict=True):
                 batch = batch.to(self.device)
                 routing = self.model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL).routing
                 units = len(routing.expert_index_BJ) // len(batch)
-                chosen_K = routing.expert_index_BJ.flatten().bincount(minlength=routing.probabilities_BK.shape[1])
-                share_K = chosen_K.double().cpu() / units
-                total_K = share_K if len(total_K) == 0 else total_K + share_K
+                share_B = torch.ones(len(batch)) if share_N is None else share_N[rows]
+                weight_BJ = share_B.double().repeat_interleave(units * routing.expert_index_BJ.shape[1]) / units
+                chosen_K = (
+                    routing.expert_index_BJ.flatten()
+                    .cpu()
+                    .bincount(weight_BJ, minlength=routing.probabilities_BK.shape[1])
+                )
+                total_K = chosen_K if len(total_K) == 0 else total_K + chosen_K
         return total_K
 
     def fit(
@@ -279,15 +285,17 @@ class Trainer:
     def _train_privately(
         self, private: PrivateSteps, dataset: BatchSource, epoch: int, on_step: Callable[[int, int], None] | None
     ) -> EpochResult:
-        """An epoch of DP-SGD; batches and noise come from the site's secret, all else from the seed."""
-        plan = SamplingPlan.of(len(dataset), self.config.batch_size)
+        """An epoch of DP-SGD; all that is random in it comes from the site's secret."""
+        units = PrivacyUnits.of(private.config.unit, dataset)
+        plan = SamplingPlan.of(len(units), self.config.batch_size)
         stream = private.randomness.stream(epoch)
-        steps = private.batches(plan, stream)
+        steps = private.batches(units, plan, stream)
+        secret = stream.below(2**62)
         loss_sum = router_sum = factor = 0.0
         observed_labels_Y = torch.zeros(len(self.label_space), dtype=torch.int64)
         with own_random_state(self.device), deterministic_algorithms(self.device), _mode(self.model, training=True):
-            torch.manual_seed(derive_seed(self.seed, "epoch", epoch))
-            view = training_view(dataset, self.seed, epoch)
+            torch.manual_seed(derive_seed(secret, "epoch", epoch))
+            view = training_view(dataset, secret, epoch)
             loaded = load_batches(view, [rows for parts in steps for rows in parts], self.config.workers)
             for step, parts in enumerate(steps):
                 factor = self._set_learning_rate(step_progress(epoch, step, len(steps)))

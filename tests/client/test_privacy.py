@@ -1,20 +1,27 @@
 """A site's account of spent privacy: by data, not by run; asked before a round, written before a reply leaves."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from flwr.app import MetricRecord, RecordDict
 
+from client.config import read_site_config
 from client.policy import PolicyRefusalError
 from client.privacy import budget_of, evaluation_may_leave, noised_counts, open_round, plain_counts
+from client.receipts import ReceiptChain
+from client.receipts.receipt import describe
+from medvlmoe.command_line import run as command_line
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.privacy.accountant import Accountant
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
+from medvlmoe.privacy.units import PATIENT, PrivacyUnits
 from strategies import error_codes
 
 NOISE = PrivacyConfig(mode="record", noise_multiplier=1.0)
-RECORDS = 640
+RECORDS = PrivacyUnits.images(640)
 
 
 def test_every_run_on_the_data_adds_up(site_of, request_of) -> None:
@@ -24,10 +31,10 @@ def test_every_run_on_the_data_adds_up(site_of, request_of) -> None:
         for server_round in (1, 2):
             opened = open_round(site, request, RECORDS)
             opened.budget.charge(run, server_round, opened.released)
-    expected = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / RECORDS, steps=80)])
+    expected = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / 640, steps=80)])
     assert opened.cost.epsilon == pytest.approx(expected.epsilon(1e-5))
     assert opened.cost.steps == 80
-    half = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / RECORDS, steps=40)])
+    half = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / 640, steps=40)])
     assert opened.cost.epsilon_before == pytest.approx(half.epsilon(1e-5))
 
 
@@ -60,7 +67,7 @@ def test_a_large_delta_of_the_server_buys_nothing(site_of, request_of) -> None:
         < open_round(site_of(), lax, RECORDS).cost.epsilon
     )
     with pytest.raises(ConfigError, match="publishing one record"):
-        open_round(site_of(max_delta=0.5), lax, 1000)
+        open_round(site_of(max_delta=0.5), lax, PrivacyUnits.images(1000))
 
 
 def test_the_target_is_for_the_whole_run(site_of, request_of) -> None:
@@ -132,3 +139,104 @@ def test_metrics_without_noise(site_of, mode: str, released: bool, required: boo
     site.simulated = simulated
     privacy = PrivacyConfig(mode=mode, noise_multiplier=1.0, release_evaluation=released)
     assert evaluation_may_leave(site, privacy) == may
+
+
+PATIENTS = PrivacyUnits(PATIENT, [[row, row + 320] for row in range(320)])
+BY_PATIENT = PrivacyConfig(mode="record", noise_multiplier=1.0, unit="patient")
+
+
+def test_with_the_patient_as_unit_rate_steps_and_delta_are_those_of_patients(site_of, request_of) -> None:
+    cost = open_round(site_of(), request_of(privacy=BY_PATIENT).config, PATIENTS).cost
+    assert (cost.sampling_rate, cost.steps, cost.unit) == (0.1, 10, "patient")
+    lax = request_of(privacy=replace(BY_PATIENT, delta=0.005)).config
+    with pytest.raises(ConfigError, match="320 patients"):
+        open_round(site_of(max_delta=0.01), lax, PATIENTS)
+
+
+def test_one_account_counts_one_unit(site_of, request_of) -> None:
+    site, by_image, by_patient = site_of(), request_of(privacy=NOISE).config, request_of(privacy=BY_PATIENT).config
+    open_round(site, by_image, RECORDS).charge(by_image)
+    assert budget_of(site).unit() == "image"
+    with pytest.raises(PolicyRefusalError, match=r"by image.*use privacy.unit=image") as refusal:
+        open_round(site, by_patient, PATIENTS)
+    assert refusal.value.code == error_codes.PRIVACY_ACCOUNT
+    budget_of(site).file.unlink()
+    open_round(site, by_patient, PATIENTS).charge(by_patient)
+    with pytest.raises(PolicyRefusalError, match="by patient"):
+        open_round(site, by_image, RECORDS)
+
+
+def test_an_account_from_before_units_were_told_is_one_of_images(site_of, request_of) -> None:
+    site, request = site_of(), request_of(privacy=NOISE).config
+    open_round(site, request, RECORDS).charge(request)
+    file = budget_of(site).file
+    file.write_text(file.read_text().replace('"unit": "image", ', ""))
+    assert "unit" not in file.read_text() and budget_of(site).unit() == "image"
+
+
+def test_a_site_that_hides_patients_takes_nothing_less(site_of, request_of, caplog: pytest.LogCaptureFixture) -> None:
+    by_image, by_patient = request_of(privacy=NOISE).config, request_of(privacy=BY_PATIENT).config
+    strict = {"differential_privacy_required": True, "privacy_unit": "patient"}
+    for request, reason in ((by_image, "the server asks for privacy.unit=image"), (by_patient, "tell no patients")):
+        with pytest.raises(PolicyRefusalError, match=reason) as refusal:
+            open_round(site_of(**strict), request, RECORDS)
+        assert refusal.value.code == error_codes.NO_DIFFERENTIAL_PRIVACY
+    assert open_round(site_of(**strict), by_patient, PATIENTS).cost.by_patient == 1
+    assert open_round(site_of(), by_patient, RECORDS).cost.unit == "image"
+    assert "the data tell no patients, so privacy.unit is the image" in caplog.text
+    with pytest.raises(ConfigError, match="differential_privacy_required=true"):
+        site_of(privacy_unit="patient")
+
+
+def test_a_patients_records_count_as_one(site_of, request_of) -> None:
+    units = PrivacyUnits(PATIENT, [[0, 3], [1], [2, 4, 5]])
+    shares = units.shares()
+    assert shares.tolist() == pytest.approx([1 / 2, 1, 1 / 3, 1 / 2, 1 / 3, 1 / 3])
+
+
+def left(site, request, **changes) -> None:
+    """A private round's receipt, as the ClientApp writes it."""
+    content = RecordDict({"metrics": MetricRecord({"round": request.round, "privacy/epsilon": 1.0})})
+    of = {"run": request.run, "server_round": request.round, **changes}
+    ReceiptChain(site.receipts_file).append(describe("training", content, "1", norms={}, codec="float32", **of))
+
+
+def test_a_deleted_account_is_told_by_the_receipts(site_of, request_of) -> None:
+    site, request = site_of(), request_of(privacy=NOISE).config
+    for _ in range(2):
+        open_round(site, request, RECORDS).charge(request)
+        left(site, request)
+    open_round(site, request, RECORDS).charge(request)  # counted, and killed before it left
+    spent = open_round(site, request, RECORDS).cost.epsilon
+    file = budget_of(site).file
+    lines = file.read_text().splitlines(keepends=True)
+    for kept, reason in (([], "lacks 2 of 2 private rounds"), (lines[:1], "lacks 1 of 2.*round 1 of trial-7f")):
+        file.write_text("".join(kept))
+        with pytest.raises(PolicyRefusalError, match=reason) as refusal:
+            open_round(site, request, RECORDS)
+        assert refusal.value.code == error_codes.PRIVACY_ACCOUNT
+    file.unlink()
+    with pytest.raises(PolicyRefusalError, match="restore it from a backup"):
+        open_round(site, request, RECORDS)
+    file.write_text("".join(lines))
+    assert open_round(site, request, RECORDS).cost.epsilon == spent
+
+
+def test_a_new_account_is_begun_by_command_and_told(tmp_path, request_of, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text("name: north\nfolder: site\ndataset: {kind: manifest, root: nowhere}\n")
+    site, request = read_site_config(path), request_of(privacy=NOISE).config
+    open_round(site, request, RECORDS).charge(request)
+    left(site, request)
+    assert command_line(["receipts", "new-account", str(path)]) == 0
+    assert "privacy-until-" in capsys.readouterr().out
+    assert len(list((tmp_path / "site").glob("privacy-until-*.jsonl"))) == 1, "nothing is thrown away"
+    opened = open_round(site, request, RECORDS)
+    assert (opened.cost.steps, opened.cost.earlier_accounts) == (20, 1)
+    opened.charge(request)
+    left(site, request)
+    budget_of(site).file.unlink()
+    with pytest.raises(PolicyRefusalError, match="lacks 1 of 1"):
+        open_round(site, request, RECORDS)
+    assert command_line(["receipts", "verify", str(path)]) == 0
+    assert command_line(["receipts", "new-account", str(site.receipts_file)]) == 2

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import client.site
 from client.app import build_app, simulated_site
 from client.policy import SitePolicy
 from client.privacy import budget_of
@@ -14,6 +15,7 @@ from medvlmoe.files import read_json, read_json_lines
 from medvlmoe.privacy.accountant import Accountant
 from server.app import run_federation
 from simulation import InProcessGrid
+from simulation.sites import open_sites
 from strategies.run_config import RunConfig
 
 NAMES = ("chestxray14", "retinamnist")
@@ -52,7 +54,8 @@ def test_a_target_is_met_and_nothing_uncovered_leaves(tmp_path: Path, phantom_ro
         assert set(last) == {
             "outcome", "examples", "routed_samples", "update_norms", "train_steps", "stamp/PHANTOM",
             *(f"privacy/{key}" for key in ("epsilon", "delta", "noise_multiplier", "sampling_rate", "steps",
-                                            "max_grad_norm", "counts_noise", "epsilon_before")),
+                                            "max_grad_norm", "counts_noise", "epsilon_before", "by_patient",
+                                            "earlier_accounts")),
         }  # fmt: skip
         assert 7.8 < last["privacy/epsilon"] <= 8.0
         assert lines[0]["sites"][name]["privacy/epsilon"] < last["privacy/epsilon"]
@@ -62,6 +65,43 @@ def test_a_target_is_met_and_nothing_uncovered_leaves(tmp_path: Path, phantom_ro
     summary = read_json(tmp_path / "run" / "summary.json")
     assert all(entry["auc"] is None for entry in summary["sites"].values())  # test records have no noise either
     assert summary["privacy"]
+
+
+def test_the_unit_is_the_patient_where_the_data_tell_them(tmp_path: Path, phantom_root: Path) -> None:
+    """The phantom of ChestX-ray14 has several images of a patient, that of RetinaMNIST tells no patients."""
+    federate(tmp_path, phantom_root, {}, "privacy.unit=patient", "privacy.counts_noise=5.0", "federation.rounds=1")
+    (line,) = rounds(tmp_path)
+    config = compose(RunConfig, [*COMMON, f"data.root={phantom_root}"])
+    sites = open_sites(config, splits=("train",)).split("train")
+    patients = len(set(sites["chestxray14"].patient_ids))
+    assert patients < len(sites["chestxray14"])
+    assert line["sites"]["chestxray14"]["examples"] == patients, "the number of images is a patient's secret too"
+    assert line["sites"]["chestxray14"]["privacy/sampling_rate"] == min(1.0, 16 / patients)
+    assert line["sites"]["retinamnist"]["examples"] == len(sites["retinamnist"])
+    hospitals = read_json(tmp_path / "run" / "summary.json")["privacy"]["hospitals"]
+    assert {name: hospitals[name]["unit"] for name in NAMES} == {"chestxray14": "patient", "retinamnist": "image"}
+    assert "**The data of retinamnist tell no patients" in (tmp_path / "run" / "privacy.md").read_text()
+    assert ledger(tmp_path, "chestxray14")[0]["unit"] == "patient"
+
+
+def test_loads_of_the_last_merge_balance_the_next_round(tmp_path: Path, phantom_root: Path) -> None:
+    """A round's requests bring the shares of the round before, which are those of the noised counts and no others."""
+    asked: list[list[float]] = []
+    original = client.site.open_round
+
+    def noting(site, request, units):
+        asked.append(request.expert_loads)
+        opened = original(site, request, units)
+        assert (opened.steps.loads_K is None) == (request.round == 1)
+        return opened
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client.site, "open_round", noting)
+        lines = federate(tmp_path, phantom_root, {}, "privacy.counts_noise=5.0", "privacy.balance_alpha=0.1")
+    counts = [lines[0]["sites"][name]["routed_samples"] for name in NAMES]
+    total = [sum(pair) for pair in zip(*counts, strict=True)]
+    expected = [count / sum(total) for count in total]
+    assert asked[:2] == [[], []] and asked[2] == asked[3] == pytest.approx(expected)
 
 
 @pytest.mark.long
@@ -168,14 +208,19 @@ def test_the_simulation_and_the_pooled_model(tmp_path: Path, phantom_root: Path)
         ("federation.select=best", "select=last"),
         ("devices=2", "several devices"),
         ("compare=[yardstick]", "batch normalisation"),
+        ("mode=baseline", "contrastive stage"),
+        ("compare=[baseline]", "a false claim"),
+        ("privacy.balance_alpha=0.01", "set privacy.counts_noise"),
+        ("privacy.balance_alpha=0.01 privacy.counts_noise=5 compare=[local]", "only a federation"),
+        ("privacy.balance_alpha=0.01 privacy.counts_noise=5 strategy=fedavg", "by examples"),
+        ("privacy.balance_alpha=0.01 privacy.counts_noise=5 privacy=both", "single hospitals"),
         ("training.gradient_clip=1.0", "gradient_clip"),
         ("privacy.noise_multiplier=0", "without noise"),
-        ("privacy.unit=patient", "several"),
     ],
 )
 def test_what_breaks_the_guarantee_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, reason: str
 ) -> None:
-    assert command_line(["simulate", *COMMON, f"output.root={tmp_path}", override]) == 2
+    assert command_line(["simulate", *COMMON, f"output.root={tmp_path}", *override.split()]) == 2
     assert reason in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

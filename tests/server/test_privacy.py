@@ -1,5 +1,6 @@
 """Client-level privacy in the round loop: what is written, when it is paid for, and what a resume knows."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -157,7 +158,7 @@ COST = RecordCost(
 def test_the_statement_names_every_hospital_what_it_spent_and_who_has_not_reported() -> None:
     config = PrivacyConfig(mode="record", target_epsilon=3.0)
     text = privacy_statement(config, None, {"north": COST}, server_round=4, sites=["north", "south"], measured=False)
-    assert "| north | 2.51 | 1e-05 | 0.50 | 6 | 1.1 | 0.05 | 40 | 1 | noise multiplier 8 |" in text
+    assert "| north | image | 2.51 | 1e-05 | 0.50 | 6 | 1.1 | 0.05 | 40 | 1 | noise multiplier 8 |" in text
     assert "| south | not reported |" in text
     assert "every single image of a hospital" in text and "single hospital's" not in text
     assert "That a hospital took part" in text and "Metrics were released" not in text
@@ -166,6 +167,22 @@ def test_the_statement_names_every_hospital_what_it_spent_and_who_has_not_report
     )
     entry = summarize_privacy(config, None, {"north": COST})
     assert entry["unit"] == "image" and entry["hospitals"]["north"]["epsilon"] == 2.501
+
+
+def test_the_statement_tells_where_the_unit_is_not_the_patient() -> None:
+    config = PrivacyConfig(mode="record", target_epsilon=3.0, unit="patient")
+    costs = {"north": dataclasses.replace(COST, by_patient=1.0), "south": COST}
+    text = privacy_statement(config, None, costs, server_round=4, sites=["north", "south"], measured=False)
+    assert "| north | patient | 2.51 |" in text and "| south | image | 2.51 |" in text
+    assert "every single patient of a hospital" in text and "Of each drawn patient one image is taken" in text
+    assert "**The data of south tell no patients: there the unit is the image.** A patient with k images" in text
+    units = {site: entry["unit"] for site, entry in summarize_privacy(config, None, costs)["hospitals"].items()}
+    assert units == {"north": "patient", "south": "image"}
+    anew = {"north": dataclasses.replace(COST, earlier_accounts=2.0)}
+    text = privacy_statement(config, None, anew, server_round=4, sites=["north"], measured=False)
+    assert "begun anew, and how often: north (2).**" in text
+    whole = privacy_statement(config, None, {"north": costs["north"]}, server_round=4, sites=["north"], measured=False)
+    assert "tell no patients" not in whole and "k images" not in whole and "anew" not in whole
 
 
 def test_noise_that_follows_from_a_seed_is_said_to_protect_nothing() -> None:
@@ -193,4 +210,4 @@ def test_reported_costs_reach_the_state_and_the_statement(tmp_path: Path, monkey
     summary = federate(tmp_path, lambda *_: None, *PRIVATE, *both)
     assert summary["privacy"]["hospitals"]["south"]["epsilon"] == 2.501
     assert next(iter(read_json_lines(tmp_path / "run" / "rounds.jsonl")))["sites"]["south"] == {"outcome": "merged"}
-    assert "| south | 2.51 |" in (tmp_path / "run" / "privacy.md").read_text()
+    assert "| south | image | 2.51 |" in (tmp_path / "run" / "privacy.md").read_text()

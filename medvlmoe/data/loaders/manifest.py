@@ -65,6 +65,7 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
         ),
         # a record without a patient id is a patient of its own
         patient_ids=[patient or f"image {name}" for patient, name in zip(patients, names, strict=True)],
+        tells_patients=manifest.patient is not None,
         study_ids=table[manifest.study].tolist() if manifest.study else names,
         texts=_texts(manifest, config, table),
         demographics=_demographics(manifest, table),

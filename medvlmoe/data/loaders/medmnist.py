@@ -103,6 +103,7 @@ def read(config: DatasetConfig, root: Path, problems: Problems) -> SiteIndex:
         images=ArrayImages(path, splits, rows, arrays),
         labels_NY=one_hot(np.concatenate(list(labels.values())), len(space)),
         patient_ids=names,
+        tells_patients=False,
         study_ids=names,
         texts=prompts(config.text, config.prompt or OPENING[config.kind], views=nothing, ages=nothing, sexes=nothing),
         splits=splits,

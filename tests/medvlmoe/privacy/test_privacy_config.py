@@ -14,13 +14,15 @@ from strategies.run_config import RunConfig
         ({"mode": "record"}, "set privacy.target_epsilon"),
         ({"mode": "record", "noise_multiplier": 0.0}, "without noise nothing is private"),
         ({"mode": "record", "noise_multiplier": 1.0, "target_epsilon": 1.0}, "set one of them"),
-        ({"mode": "record", "target_epsilon": 3.0, "unit": "patient"}, "may have several"),
+        ({"mode": "record", "target_epsilon": 3.0, "unit": "study"}, "choose one of image, patient"),
         ({"mode": "client", "target_epsilon": 3.0}, "privacy.client.target_epsilon"),
         ({"mode": "private"}, "choose one of none, record, client, both"),
         ({"delta": 1.0}, "between 0 and 1"),
         ({"max_grad_norm": 0.0}, "above 0"),
         ({"max_grad_norm": float("inf")}, "above 0"),
         ({"counts_noise": 0.0}, "above 0"),
+        ({"balance_alpha": 0.01}, "come from the noised counts"),
+        ({"balance_alpha": -1.0, "counts_noise": 3.0}, "0 or more"),
     ],
 )
 def test_what_is_not_private_is_refused(keys: dict, reason: str) -> None:

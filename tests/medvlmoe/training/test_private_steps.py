@@ -11,7 +11,9 @@ from medvlmoe.data.batch import Batch
 from medvlmoe.errors import ConfigError
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.randomness import SecretRandomness
+from medvlmoe.privacy.units import PrivacyUnits
 from medvlmoe.training import Trainer, TrainingConfig
+from medvlmoe.training.losses import record_losses
 from medvlmoe.training.private_steps import (
     PrivateSteps,
     SamplingPlan,
@@ -171,7 +173,8 @@ def test_a_step_without_a_record_is_taken_with_noise() -> None:
     model = MODELS["resnet"]()
     trainer = trainer_of(model, private(1.0), batch_size=1)
     plan = SamplingPlan.of(3, 1)
-    steps = trainer.private_steps.batches(plan, trainer.private_steps.randomness.stream(0))  # type: ignore[union-attr]
+    stream = trainer.private_steps.randomness.stream(0)  # type: ignore[union-attr]
+    steps = trainer.private_steps.batches(PrivacyUnits.images(3), plan, stream)  # type: ignore[union-attr]
     assert [] in steps  # with this seed
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     result = trainer.train_epoch(Records(make_batch(model, 3)), 0)
@@ -186,7 +189,7 @@ def test_batches_are_poisson_samples() -> None:
     steps = private(physical_batch=8)
     times_N, sizes = np.zeros(200), []
     for epoch in range(60):
-        for parts in steps.batches(plan, steps.randomness.stream(epoch)):
+        for parts in steps.batches(PrivacyUnits.images(200), plan, steps.randomness.stream(epoch)):
             rows = [row for part in parts for row in part]
             assert len(set(rows)) == len(rows) and all(len(part) == 8 for part in parts[:-1])
             times_N[rows] += 1
@@ -195,6 +198,87 @@ def test_batches_are_poisson_samples() -> None:
     assert np.mean(sizes) == pytest.approx(30, abs=5 * (200 * 0.15 * 0.85 / draws) ** 0.5)
     assert np.var(sizes) == pytest.approx(200 * 0.15 * 0.85, rel=0.4)
     assert np.abs(times_N - draws * 0.15).max() < 5 * (draws * 0.15 * 0.85) ** 0.5
+
+
+class Patients(Records):
+    """Records of patients 0, 1 and 2, who have one, two and five of them."""
+
+    tells_patients = True
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch)
+        self.patient_ids = [f"patient {place}" for place in (0, 1, 1, 2, 2, 2, 2, 2)]
+        self.epoch_seeds: list[int] = []
+
+    def at_epoch(self, seed: int, epoch: int) -> "Patients":
+        self.epoch_seeds.append(seed)
+        return self
+
+
+def test_a_patient_moves_the_sum_by_at_most_the_bound() -> None:
+    model = MODELS["resnet"]()
+    batch = make_batch(model, 8)
+    records = Patients(batch)
+    units = PrivacyUnits.of("patient", records)
+    steps = private(max_grad_norm=0.1, unit="patient")
+    stream, moved = steps.randomness.stream(0), []
+    for _ in range(5):
+        drawn = units.draw(stream, 0.8)
+        whole = clipped_sum(model, rows_of(batch, drawn), steps)
+        for patient in {records.patient_ids[row] for row in drawn}:
+            others = [row for row in drawn if records.patient_ids[row] != patient]
+            moved.append(distance(whole, clipped_sum(model, rows_of(batch, others), steps)))
+    assert max(moved) <= 0.1 * (1 + 1e-4)  # one gradient each, however many images
+    assert sorted(moved)[len(moved) // 2] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_training_by_patient_asks_for_one_image_of_each() -> None:
+    records = Patients(make_batch(MODELS["resnet"](), 8))
+    trainer = trainer_of(MODELS["resnet"](), private(1.0, unit="patient"), batch_size=2)
+    asked: set[int] = set()
+    for epoch in range(12):
+        result = trainer.train_epoch(records, epoch)
+        assert result.steps == 2  # of three patients, two a batch on average
+    for rows in records.asked:
+        patients = [records.patient_ids[row] for row in rows]
+        assert len(set(patients)) == len(patients)
+        asked |= set(rows)
+    assert asked == set(range(8))
+
+
+def test_a_run_by_patient_that_goes_on_is_the_uninterrupted_one() -> None:
+    records = Patients(make_batch(MODELS["resnet"](), 8))
+    whole, first, second = (
+        trainer_of(MODELS["resnet"](), private(1.0, unit="patient"), batch_size=2) for _ in range(3)
+    )
+    for epoch in range(2):
+        whole.train_epoch(records, epoch)
+    first.train_epoch(records, 0)
+    second.model.load_state_dict(first.model.state_dict())
+    second.load_optimizer_tensors({name: value.clone() for name, value in first.optimizer_tensors().items()})
+    second.train_epoch(records, 1)
+    expected = whole.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in second.model.state_dict().items())
+
+
+def test_augmentation_and_dropout_do_not_follow_the_seed_of_the_run() -> None:
+    """They are given out by row and by place in the batch, which shift when a record is left out."""
+    records = Patients(make_batch(MODELS["resnet"](), 8))
+    drawn = []
+    for secret in (1, 2):
+        trainer = trainer_of(MODELS["resnet"](), private(1.0, seed=secret), seed=0)
+        add = trainer.private_steps.add_part  # type: ignore[union-attr]
+        numbers: list[float] = []
+
+        def noting(*arguments, add=add, numbers=numbers):
+            numbers.append(float(torch.rand(())))
+            return add(*arguments)
+
+        trainer.private_steps.add_part = noting  # type: ignore[union-attr,method-assign]
+        trainer.train_epoch(records, 0)
+        drawn.append(numbers[0])
+    assert drawn[0] != drawn[1]
+    assert len(set(records.epoch_seeds)) == 2 and 0 not in records.epoch_seeds
 
 
 def test_a_set_smaller_than_the_batch_is_used_whole() -> None:
@@ -259,6 +343,51 @@ def test_the_router_loss_is_each_records_own() -> None:
     assert distance(whole, together) < 1e-4
     without = clipped_sum(model, batch, private(max_grad_norm=1e6))
     assert float((whole["moe.router.weight"] - without["moe.router.weight"]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("clipping", ["flat", "ghost"])
+@pytest.mark.parametrize("unit", ["sample", "token"])
+def test_the_balance_loss_with_constant_loads_is_each_records_own(unit: str, clipping: str) -> None:
+    """Held to a plain loop over single records: each alone, with the loss written out, clipped and added up."""
+    model = tiny_model("test_resnet", moe={"unit": unit})
+    batch = make_batch(model, 5)
+    loads_K, alpha, bound = torch.tensor([0.7, 0.0, 0.2, 0.1]), 3.0, 0.5
+    config = PrivacyConfig(mode="record", noise_multiplier=1.0, counts_noise=1.0, balance_alpha=alpha,
+                           max_grad_norm=bound, clipping=clipping)  # fmt: skip
+    found = clipped_sum(model, batch, PrivateSteps(config, 1.0, SecretRandomness(3), loads_K))
+    expected = {name: torch.zeros_like(value) for name, value in found.items()}
+    for row in range(5):
+        one = rows_of(batch, [row])
+        model.zero_grad(set_to_none=True)
+        output = model(one.image_BCHW, one.input_ids_BL, one.attention_mask_BL)
+        loss = record_losses(output.logits_BY, one.labels_BY, SPACE).sum()
+        (loss + alpha * (output.routing.probabilities_BK.mean(0) * loads_K).sum()).backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        norm = float(sum(gradient.double().square().sum() for gradient in gradients.values())) ** 0.5
+        for name, gradient in gradients.items():
+            expected[name] += gradient * min(1.0, bound / norm)
+    assert distance(found, expected) < 1e-5
+    without = clipped_sum(model, batch, PrivateSteps(config, 1.0, SecretRandomness(3)))
+    assert float((found["moe.router.weight"] - without["moe.router.weight"]).abs().max()) > 1e-3
+
+
+def test_the_balance_loss_turns_records_away_from_a_busy_expert() -> None:
+    model = tiny_model("test_resnet")
+    batch = make_batch(model, 6)
+    batch.labels_BY.fill_(torch.nan)  # the router's loss is all there is
+    config = PrivacyConfig(mode="record", noise_multiplier=1.0, counts_noise=1.0, balance_alpha=1.0)
+
+    def busy() -> float:
+        with torch.no_grad():
+            output = model(batch.image_BCHW, batch.input_ids_BL, batch.attention_mask_BL)
+        return float(output.routing.probabilities_BK[:, 2].mean())
+
+    before = busy()
+    steps = PrivateSteps(config, 1.0, SecretRandomness(3), torch.tensor([0.0, 0.0, 1.0, 0.0]))
+    gradients = clipped_sum(model, batch, steps)
+    with torch.no_grad():
+        model.moe.router.weight -= 0.1 * gradients["moe.router.weight"]
+    assert busy() < before
 
 
 def test_the_target_is_solved_for_over_the_whole_run() -> None:

@@ -1,0 +1,100 @@
+"""Record-level privacy over a real SuperLink, and a hospital whose ClientApp is killed inside a private round."""
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client.receipts import ReceiptChain
+from medvlmoe.configuration import compose
+from medvlmoe.files import read_json, read_json_lines
+from medvlmoe.privacy.accountant import Accountant
+from simulation.local_federation import LocalFederation
+from strategies.run_config import RunConfig
+from tests.integration.federation_parts import until
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin") is None,
+                       reason="nginx is not installed: make nginx"),
+]  # fmt: skip
+
+SITES = ("chestxray14", "retinamnist")
+RUN = ["model=tiny", "privacy=record", "privacy.target_epsilon=null", "privacy.noise_multiplier=2.0",
+       "training.bootstrap_resamples=10", "training.batch_size=8", "federation.rounds=2", "federation.retries=20",
+       "federation.sites=2", "~data.sites.chexpert", "~data.sites.mimic_cxr", "~data.sites.pathmnist"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory, phantom_root: Path) -> Iterator[LocalFederation]:
+    sites = compose(RunConfig, RUN).data.sites
+    with LocalFederation(tmp_path_factory.mktemp("private"), sites, phantom_root) as federation:
+        federation.start_server()
+        for name in sites:
+            federation.start_hospital(name)
+        yield federation
+
+
+def account(federation: LocalFederation, site: str) -> list[dict]:
+    return list(read_json_lines(federation.hospital_kit(site) / "site" / "privacy.jsonl"))
+
+
+def epsilon(lines: list[dict]) -> float:
+    return Accountant("rdp", [m for line in lines for m in Accountant.from_dict(line).spent]).epsilon(1e-5)
+
+
+def run(federation: LocalFederation, name: str) -> dict[str, dict]:
+    with open(federation.folder / f"{name}.log", "w") as log:
+        federation.run([*RUN, f"output.name={name}"], output=log)
+    return read_json(federation.server_kit / "runs" / name / "summary.json")["privacy"]["hospitals"]
+
+
+def test_what_the_summary_says_is_what_the_hospitals_have_counted(federation: LocalFederation) -> None:
+    hospitals = run(federation, "whole")
+    for site in SITES:
+        lines = account(federation, site)
+        assert [line["round"] for line in lines] == [1, 2]
+        assert hospitals[site]["epsilon"] == pytest.approx(epsilon(lines), rel=1e-12)
+        receipts = ReceiptChain(federation.hospital_kit(site) / "site" / "receipts.jsonl").receipts()
+        left = [receipt for receipt in receipts if "privacy/epsilon" in receipt.metrics]
+        assert [receipt.round for receipt in left] == [1, 2]
+        assert not any("loss" in name or "auc" in name for receipt in receipts for name in receipt.metrics)
+
+
+def client_app(federation: LocalFederation, site: str) -> int | None:
+    """The process of the hospital's ClientApp, which lives for one message."""
+    session = federation._processes[site].pid
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(int(entry.name)) == session and "clientapp" in (entry / "cmdline").read_text():
+                return int(entry.name)
+    return None
+
+
+def test_a_round_that_was_begun_is_spent_although_its_process_was_killed(federation: LocalFederation) -> None:
+    site, other = SITES
+    before = account(federation, site)
+    found: dict[str, dict] = {}
+    thread = threading.Thread(target=lambda: found.update(run(federation, "killed")), daemon=True)
+    thread.start()
+    until(lambda: len(account(federation, site)) == len(before) + 2, "round 2 to be counted", poll=0.002)
+    pid = client_app(federation, site)
+    assert pid is not None, "the ClientApp ended before it could be killed"
+    os.kill(pid, signal.SIGKILL)
+    thread.join(900)
+    assert found, (federation.folder / "killed.log").read_text()[-2000:]
+
+    lines = account(federation, site)[len(before) :]
+    assert [line["round"] for line in lines] == [1, 2, 2], "the killed round, and its repetition"
+    assert lines[0]["run"] not in {line["run"] for line in before}
+    assert found[site]["epsilon"] == pytest.approx(epsilon([*before, *lines]), rel=1e-12)
+    assert found[site]["epsilon"] > epsilon([*before, *lines[:2]]), "more than without the interruption"
+    assert found[site]["epsilon_before"] == pytest.approx(epsilon(before), rel=1e-12)
+    assert found[other]["epsilon"] == pytest.approx(epsilon(account(federation, other)), rel=1e-12)
+    merged = read_json_lines(federation.server_kit / "runs" / "killed" / "rounds.jsonl")
+    assert [line["round"] for line in merged] == [1, 2]
