@@ -79,7 +79,7 @@ def main() -> None:
             federation.run([*overrides, f"federation.sites={sites}", "output.root=runs", "output.name=round"])
             seconds = time.monotonic() - began
             memory.stop()
-            rounds = read_json_lines(federation.server_kit / "runs" / "round" / "rounds.jsonl")
+            rounds = list(read_json_lines(federation.server_kit / "runs" / "round" / "rounds.jsonl"))
     rows = [[program, f"{peak / 2**30:.2f}"] for program, peak in sorted(memory.by_program.items())]
     print(markdown([["process", "peak GiB"], *rows, ["all at one moment", f"{memory.together / 2**30:.2f}"]]))
     print(f"{seconds:.0f} s for the run with start-up and test, {os.cpu_count()} cores; the rounds:")
