@@ -366,7 +366,7 @@ def test_the_balance_loss_with_constant_loads_is_each_records_own(unit: str, cli
         norm = float(sum(gradient.double().square().sum() for gradient in gradients.values())) ** 0.5
         for name, gradient in gradients.items():
             expected[name] += gradient * min(1.0, bound / norm)
-    assert distance(found, expected) < 1e-5
+    assert distance(found, expected) < 3e-5
     without = clipped_sum(model, batch, PrivateSteps(config, 1.0, SecretRandomness(3)))
     assert float((found["moe.router.weight"] - without["moe.router.weight"]).abs().max()) > 1e-3
 
