@@ -51,7 +51,7 @@ class PrivacyBudget:
     """
 
     def __init__(self, file: Path) -> None:
-        self.file = self._file = file
+        self.file = file
 
     def spent(self, but_of: str | None = None) -> list[Mechanism]:
         """Every release so far, without those of one run."""
@@ -67,20 +67,20 @@ class PrivacyBudget:
 
     def begin_anew(self) -> Path | None:
         """Put the account aside; where it lies now, ``None`` if there was none."""
-        if not self._file.exists():
+        if not self.file.exists():
             return None
-        aside = self._file.with_name(f"privacy-until-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl")
-        self._file.rename(aside)
+        aside = self.file.with_name(f"privacy-until-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl")
+        self.file.rename(aside)
         return aside
 
     def _lines(self) -> list["_Line"]:
         try:
             return [
                 _Line(line["run"], line["round"], line.get("unit", IMAGE), Accountant.from_dict(line).spent)
-                for line in read_json_lines(self._file)
+                for line in read_json_lines(self.file)
             ]
         except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{self._file} is damaged ({error}); restore it from a backup") from error
+            raise CheckpointError(f"{self.file} is damaged ({error}); restore it from a backup") from error
 
     def charge(self, run: str, server_round: int, released: list[Mechanism], unit: str = IMAGE) -> None:
         """Count a release that is about to leave.
@@ -88,11 +88,11 @@ class PrivacyBudget:
         Raises:
             CheckpointError: it cannot be written; then nothing may leave.
         """
-        if not self._file.exists():
-            logger.warning("%s: no record of spent privacy there; counting starts at 0", self._file)
+        if not self.file.exists():
+            logger.warning("%s: no record of spent privacy there; counting starts at 0", self.file)
         when = datetime.now(UTC).isoformat(timespec="seconds")
         append_json_line(
-            self._file,
+            self.file,
             {"run": run, "round": server_round, "at": when, "unit": unit, **Accountant("rdp", released).to_dict()},
         )
 
@@ -148,8 +148,9 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
     """
     policy, count = site.policy, len(units)
     receipts = ReceiptChain(site.receipts_file).receipts()
-    _refuse_forgotten(budget_of(site), receipts)
-    _refuse_other_unit(site, request.privacy.unit, units)
+    budget = budget_of(site)
+    _refuse_forgotten(budget, receipts)
+    _refuse_other_unit(site, budget, request.privacy.unit, units)
     config = replace(request.privacy, delta=min(request.privacy.delta, policy.max_delta))
     if config.delta * count >= 1:
         raise ConfigError(
@@ -159,7 +160,6 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
     plan = SamplingPlan.of(count, request.training.batch_size)
     noise = planned_noise(config, plan, request.rounds * request.local_epochs, request.rounds)
     released = [step_mechanism(noise, plan, request.local_epochs), *counts_mechanisms(config, 1)]
-    budget = budget_of(site)
     before = Accountant(config.accountant, budget.spent())
     epsilon = before.epsilon_after(released, config.delta)
     if policy.max_epsilon is not None and epsilon > policy.max_epsilon:
@@ -218,17 +218,17 @@ def _refuse_forgotten(budget: PrivacyBudget, receipts: Sequence[Receipt]) -> Non
         )
 
 
-def _refuse_other_unit(site: SiteConfig, asked: str, units: PrivacyUnits) -> None:
+def _refuse_other_unit(site: SiteConfig, budget: PrivacyBudget, asked: str, units: PrivacyUnits) -> None:
     if site.policy.privacy_unit == PATIENT and units.kind != PATIENT:
         why = "the data tell no patients" if asked == PATIENT else f"the server asks for privacy.unit={asked}"
         raise PolicyRefusalError(error_codes.NO_DIFFERENTIAL_PRIVACY, f"policy.privacy_unit=patient, and {why}")
     if asked != units.kind:
         logger.warning("site %s: the data tell no patients, so privacy.unit is the %s", site.name, units.kind)
-    before = budget_of(site).unit()
+    before = budget.unit()
     if before not in (None, units.kind):
         raise PolicyRefusalError(
             error_codes.PRIVACY_ACCOUNT,
-            f"{budget_of(site).file} counts what was spent by {before}, and this round by {units.kind}: the two do not "
+            f"{budget.file} counts what was spent by {before}, and this round by {units.kind}: the two do not "
             f"add up; use privacy.unit={before}, or begin a new account: medvlmoe receipts new-account site.yaml",
         )
 

@@ -184,11 +184,9 @@ def _private_steps(config: RunConfig, units: PrivacyUnits, epochs: int) -> Priva
 
 
 def _privacy_cost(config: RunConfig, train: SiteDataset, epochs: int) -> dict[str, Any]:
-    """What a finished run has cost the records of a training set; empty without record-level privacy."""
-    units = PrivacyUnits.of(config.privacy.unit, train)
+    """What a finished run with record-level privacy has cost the records of a training set."""
     privacy = config.privacy
-    if not privacy.covers_records:
-        return {}
+    units = PrivacyUnits.of(privacy.unit, train)
     plan = SamplingPlan.of(len(units), config.training.batch_size)
     noise = planned_noise(privacy, plan, epochs, rounds=0)
     epsilon = Accountant(privacy.accountant, [step_mechanism(noise, plan, epochs)]).epsilon(privacy.delta)
@@ -215,15 +213,13 @@ def _finish(
         summary["baseline"] = describe_baseline(config, sites)
     if config.privacy.covers_records:
         train = sites.split("train")
-        pooled = concatenate(list(train.values()))
+        if mode == "centralized":  # one model, so each site's records have the cost of the whole
+            train = dict.fromkeys(train, concatenate(list(train.values())))
         summary["privacy"] = {
             "mode": "record",
             "unit": config.privacy.unit,
             "repeatable_noise": config.privacy.repeatable_noise,
-            "records": {
-                name: _privacy_cost(config, pooled if mode == "centralized" else own, epochs)
-                for name, own in train.items()
-            },
+            "records": {name: _privacy_cost(config, records, epochs) for name, records in train.items()},
         }
     folder.write_summary(summary)
     if mode in ("centralized", "local"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from flwr.app import RecordDict
 
 from client.config import read_site_config
-from client.privacy import PrivacyBudget
+from client.privacy import budget_of
 from client.receipts.chain import ReceiptChain, Verdict
 from client.receipts.receipt import ACCOUNT, Receipt, describe
 from medvlmoe.errors import EXIT_USER_ERROR, ConfigError
@@ -46,7 +46,7 @@ def _begin_account(path: Path) -> int:
     site = read_site_config(path)
     entry = describe(ACCOUNT, RecordDict(), "", norms={}, run="", server_round=0, codec="")
     receipt = ReceiptChain(site.receipts_file).append(entry)
-    aside = PrivacyBudget(Path(site.folder) / "privacy.jsonl").begin_anew()
+    aside = budget_of(site).begin_anew()
     where = "there was no account" if aside is None else f"the old account is {aside}"
     print(f"receipt {receipt.number}: spent privacy is counted from 0; {where}")
     return 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
@@ -19,6 +21,9 @@ from medvlmoe.files import load_tensors, read_json, read_json_lines
 from simulation.local_federation import LocalFederation
 from tests.integration.tcp_proxy import TcpProxy
 
+needs_nginx = pytest.mark.skipif(
+    shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin") is None, reason="nginx is not installed: make nginx"
+)
 SITES = ("chestxray14", "retinamnist")
 RUN = [
     "model=tiny", "training.precision=float32", "training.bootstrap_resamples=10", "federation.select=last",

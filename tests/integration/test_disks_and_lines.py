@@ -11,16 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.federation_parts import SITES, Parts, Tensors, assert_finished_as, until
+from tests.integration.federation_parts import SITES, Parts, Tensors, assert_finished_as, needs_nginx, until
 from tests.integration.tcp_proxy import TcpProxy
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(
-        shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin") is None,
-        reason="nginx is not installed: make nginx",
-    ),
-]
+pytestmark = [pytest.mark.long, needs_nginx]
 
 
 MODEL_BYTES = 1_800_000

@@ -9,7 +9,6 @@ them in every phase.
 """
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,13 +18,9 @@ from typing import TypeGuard
 
 import pytest
 
-from tests.integration.federation_parts import COMMANDS, SITES, Parts, Tensors, assert_finished_as, until
+from tests.integration.federation_parts import COMMANDS, SITES, Parts, Tensors, assert_finished_as, needs_nginx, until
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin") is None,
-                       reason="nginx is not installed: make nginx"),
-]  # fmt: skip
+pytestmark = [pytest.mark.long, needs_nginx]
 in_every_phase = pytest.mark.skipif(
     os.environ.get("MEDVLMOE_FAULTS") != "all", reason="MEDVLMOE_FAULTS=all kills in every phase"
 )

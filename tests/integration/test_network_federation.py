@@ -24,12 +24,9 @@ from server.provisioning.authority import Authority, read_key
 from server.provisioning.hospital_key import public_key_of_pair
 from simulation.local_federation import LocalFederation, free_ports
 from strategies.run_config import RunConfig
+from tests.integration.federation_parts import needs_nginx
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin") is None,
-                       reason="nginx is not installed: make nginx"),
-]  # fmt: skip
+pytestmark = [pytest.mark.long, needs_nginx]
 
 RUN = ["model=tiny", "training.precision=float32", "training.bootstrap_resamples=10", "federation.rounds=2",
        "~data.sites.chexpert", "~data.sites.mimic_cxr", "~data.sites.pathmnist"]  # fmt: skip

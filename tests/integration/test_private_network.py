@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,13 +15,9 @@ from medvlmoe.files import read_json, read_json_lines
 from medvlmoe.privacy.accountant import Accountant
 from simulation.local_federation import LocalFederation
 from strategies.run_config import RunConfig
-from tests.integration.federation_parts import until
+from tests.integration.federation_parts import needs_nginx, until
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin") is None,
-                       reason="nginx is not installed: make nginx"),
-]  # fmt: skip
+pytestmark = [pytest.mark.long, needs_nginx]
 
 SITES = ("chestxray14", "retinamnist")
 RUN = ["model=tiny", "privacy=record", "privacy.target_epsilon=null", "privacy.noise_multiplier=2.0",

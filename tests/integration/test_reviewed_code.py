@@ -18,10 +18,7 @@ from medvlmoe.configuration import compose
 from simulation.local_federation import LocalFederation
 from strategies import error_codes, flower_app
 from strategies.run_config import RunConfig
-
-needs_nginx = pytest.mark.skipif(
-    shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin") is None, reason="nginx is not installed: make nginx"
-)
+from tests.integration.federation_parts import needs_nginx
 
 SITE = "retinamnist"
 REFUSAL = [error_codes.CODE_NOT_REVIEWED, "refused by policy: code that the site has not reviewed"]
