@@ -154,14 +154,14 @@ def test_any_byte_changed_anywhere_is_found(original: Path, tmp_path_factory, pl
     position = min(int(place * len(data)), len(data) - 1)
     data[position] ^= byte
     copy.write_bytes(bytes(data))
-    before, after = original.read_bytes(), bytes(data)
-    same_meaning = [json.loads(line) for line in before.splitlines()] == _loaded(after)
+    same_meaning = _loaded(original.read_bytes()) == _loaded(bytes(data))
     assert (ReceiptChain(copy).verify().fault is None) is same_meaning
 
 
 def _loaded(data: bytes) -> list | None:
     try:
-        return [json.loads(line) for line in data.splitlines()]
+        # Not splitlines(): a carriage return in the place of a blank is a blank to JSON.
+        return [json.loads(line) for line in data.split(b"\n")[:-1]]
     except ValueError:
         return None
 
