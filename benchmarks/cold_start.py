@@ -28,6 +28,7 @@ def measure(overrides: list[str]) -> list[float]:
     from client.app import simulated_site
     from client.resident import own_label_space, resident_dataset, resident_model
     from medvlmoe.configuration import compose
+    from strategies.messages import RoundConfig
     from strategies.run_config import RunConfig
 
     times.append(time.process_time())
@@ -35,7 +36,11 @@ def measure(overrides: list[str]) -> list[float]:
     site = simulated_site(run, "chestxray14")
     label_space = own_label_space(site)
     times.append(time.process_time())
-    resident_model(run.model, len(label_space.labels), run.seed)
+    request = RoundConfig(
+        run="cold-start", round=1, rounds=1, local_epochs=1, keep_optimizer_state=True, seed=run.seed,
+        model=run.model, label_space=label_space, training=run.training,
+    )  # fmt: skip
+    resident_model(site, request)
     times.append(time.process_time())
     for split in ("validation", "train"):
         resident_dataset(site, split, label_space, run.model)

@@ -70,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         memory = PeakMemory(Path(folder))
         memory.start()
-        with LocalFederation(Path(folder), config.data.sites, Path(config.data.root)) as federation:
+        with LocalFederation(Path(folder), config.data.sites, Path(config.data.root or ".")) as federation:
             federation.start_server()
             for name in config.data.sites:
                 federation.start_hospital(name)
