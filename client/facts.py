@@ -8,7 +8,7 @@ from client.resident import resident_audit
 from client.state import run_folder
 from medvlmoe import stamps
 from medvlmoe.configuration import to_mapping
-from medvlmoe.data.audit.leak_audit import numbers_leak
+from medvlmoe.data.audit.reported import numbers_leak
 from medvlmoe.data.site_stamps import site_stamps
 from medvlmoe.files import read_json, write_json
 

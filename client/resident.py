@@ -12,7 +12,8 @@ from pathlib import Path
 from client.config import SiteConfig
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data import LabelSpace, SiteDataset, build_dataset, load_tokenizer, site_label_space
-from medvlmoe.data.audit.leak_audit import LEAKS, SUSPICIOUS, LeakAudit, audit_site, refuse_leak
+from medvlmoe.data.audit.leak_audit import LeakAudit, audit_site, refuse_leak
+from medvlmoe.data.audit.reported import LEAKS, SUSPICIOUS
 from medvlmoe.data.config import TEXT_OF_REPORTS
 from medvlmoe.model import AnyMedVLMoE, MedVLMoEConfig, build_frozen_parts, image_normalisation
 from strategies.exchange import refuse_other_frozen_parts

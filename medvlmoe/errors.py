@@ -38,7 +38,7 @@ class CheckpointError(UserError):
 
 
 class LocalProcessError(UserError):
-    """A process that this one started to train on a further device is gone, most often for want of memory."""
+    """A process that this one started on the same machine is gone, most often for want of memory."""
 
 
 class QuorumError(UserError):

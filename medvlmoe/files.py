@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from medvlmoe.errors import CheckpointError
 
@@ -103,9 +102,12 @@ def read_json_lines(path: Path) -> Iterator[Any]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as one safetensors file, atomically."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata=dict(metadata or {})))
+    """Write tensors as one safetensors file, atomically.
+
+    Each is asked for twice and let go of, so that a mapping of tensors on disk is never in memory as a whole
+    (safetensors' own writer wants all of them at once, and a copy).
+    """
+    write_atomically(path, lambda temporary: _write_safetensors(temporary, tensors, metadata or {}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -187,6 +189,32 @@ class RenamedTensors(Mapping[str, torch.Tensor]):
         return len(self._names)
 
 
+class LayeredTensors(Mapping[str, torch.Tensor]):
+    """The tensors of several mappings, each looked up when it is asked for.
+
+    Args:
+        layers: of one name, the tensor of the last mapping that has it is shown.
+    """
+
+    def __init__(self, *layers: Mapping[str, torch.Tensor]) -> None:
+        self._layers = layers
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        for layer in reversed(self._layers):
+            if name in layer:
+                return layer[name]
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in layer for layer in self._layers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for layer in self._layers for name in layer))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
@@ -200,6 +228,34 @@ def _reading(path: Path) -> Iterator[None]:
 def _write_whole(path: Path, content: bytes) -> None:
     with open(path, "wb") as file:
         file.write(content)
+
+
+_SAFETENSORS_TYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+    torch.bool: "BOOL",
+}  # fmt: skip
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """The format: https://github.com/huggingface/safetensors#format. In the order of safetensors' own writer: large
+    elements first, so that all are aligned, then by name."""
+    described = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+    order = sorted(described, key=lambda name: (-described[name][0].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in order:
+        dtype, shape = described[name]
+        begin, end = end, end + shape.numel() * dtype.itemsize
+        header[name] = {"dtype": _SAFETENSORS_TYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    described_in = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    described_in += b" " * (-len(described_in) % 8)
+    with open(path, "wb") as file:
+        file.write(len(described_in).to_bytes(8, "little"))
+        file.write(described_in)
+        for name in order:
+            tensor = tensors[name].detach().cpu().contiguous()
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _cut_torn_line(file: Any) -> None:

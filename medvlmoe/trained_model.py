@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medvlmoe import stamps
 from medvlmoe.configuration import from_mapping
@@ -10,8 +11,9 @@ from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import TensorFile
 from medvlmoe.model.config import MedVLMoEConfig
-from medvlmoe.model.medvlmoe import AnyMedVLMoE, empty_model
-from medvlmoe.model.memory import finish_filling
+
+if TYPE_CHECKING:
+    from medvlmoe.model.medvlmoe import AnyMedVLMoE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +57,15 @@ class TrainedModel:
                 f"{path}: its description cannot be read ({error}); is it of this version?"
             ) from error
 
-    def load(self) -> AnyMedVLMoE:
+    def load(self) -> "AnyMedVLMoE":
         """The model with its weights, on the CPU.
 
         Raises:
             CheckpointError: the tensors are not those of the described model.
         """
+        from medvlmoe.model.medvlmoe import empty_model  # here: who only describes needs no encoder libraries
+        from medvlmoe.model.memory import finish_filling
+
         model = empty_model(self.config, len(self.label_space))  # the file has all values, so no weights are drawn
         try:
             model.load_state_dict(dict(TensorFile(self.path)), assign=True)

@@ -10,16 +10,18 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from medvlmoe import stamps
-from medvlmoe.analysis.card import write_cards
 from medvlmoe.configuration import compose, to_mapping
-from medvlmoe.data.audit.leak_audit import summary_of_numbers
+from medvlmoe.data.audit.reported import summary_of_numbers
 from medvlmoe.data.known_labels import SUBSETS
+from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import QuorumError
 from medvlmoe.files import copy_file
 from medvlmoe.logs import show_progress
 from medvlmoe.model.groups import parameter_group
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from server.global_model import GlobalModel
+from server.inbox import is_networked
+from server.model_process import initial_model, model_to_resume
 from server.roster import Roster
 from server.rounds import RoundLoop
 from strategies import build_strategy
@@ -52,10 +54,7 @@ def run_federation(grid: Grid, config: RunConfig) -> dict[str, Any]:
     roster = Roster(grid, config.federation)
     label_space = roster.gather()
     name = f"federated-seed{config.seed}"
-    if config.resume and RunFolder.has_checkpoint(config.output, name):
-        model = GlobalModel.to_resume(config.model, label_space)
-    else:
-        model = GlobalModel.initial(config.model, label_space, config.seed)
+    model = _model(grid, config, label_space, goes_on=config.resume and RunFolder.has_checkpoint(config.output, name))
     privacy = _client_level(config, model, len(roster.nodes))
     strategy = build_strategy(
         config.strategy,
@@ -89,8 +88,20 @@ def _run(loop: RoundLoop, config: RunConfig, folder: RunFolder) -> dict[str, Any
         loop.privacy.note_metrics(metrics)
     loop.privacy.write_statement(loop.state, list(loop.roster.nodes))
     folder.write_summary(summary)
+    from medvlmoe.analysis.card import write_cards  # here, for the same reason as the model's own process
+
     write_cards(folder.path)
     return summary
+
+
+def _model(grid: Grid, config: RunConfig, label_space: LabelSpace, *, goes_on: bool) -> GlobalModel:
+    if is_networked(grid):
+        if goes_on:
+            return model_to_resume(config.model, label_space)
+        return initial_model(config.model, label_space, config.seed, config.output.root)
+    if goes_on:
+        return GlobalModel.to_resume(config.model, label_space)
+    return GlobalModel.initial(config.model, label_space, config.seed)
 
 
 def _client_level(config: RunConfig, model: GlobalModel, connected: int) -> ClientLevelPrivacy | None:

@@ -4,6 +4,7 @@
 is complete, so a process killed at any moment loses at most the round it was in.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class ServerCheckpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, state: ServerState, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    def save(self, state: ServerState, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
         """Save the model after ``state.round`` and make it the one to resume from."""
         save_tensors(self.file_of(state.round), tensors, metadata)
         self.save_state(state)

@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from medvlmoe.configuration import to_mapping
 from medvlmoe.data.labels import LabelSpace
-from medvlmoe.files import TensorFile
-from medvlmoe.model import AnyMedVLMoE, build_model, empty_model, with_image_normalisation
+from medvlmoe.files import LayeredTensors, TensorFile
 from medvlmoe.model.config import MedVLMoEConfig
 from strategies.exchange import exchanged_tensors, frozen_sums
+
+if TYPE_CHECKING:
+    from medvlmoe.model import AnyMedVLMoE
 
 
 @dataclass(kw_only=True)
@@ -36,15 +38,21 @@ class GlobalModel:
     @classmethod
     def initial(cls, config: MedVLMoEConfig, label_space: LabelSpace, seed: int) -> "GlobalModel":
         """The model before the first round; the same for the same seed wherever it is built."""
+        from medvlmoe.model import build_model  # here: encoder libraries take memory that a server has no use for
+
         return cls._of(build_model(config, len(label_space.labels), seed), config, label_space)
 
     @classmethod
     def to_resume(cls, config: MedVLMoEConfig, label_space: LabelSpace) -> "GlobalModel":
         """The model of a run that goes on: names and shapes, until :meth:`read_from` says where the values are."""
+        from medvlmoe.model import empty_model
+
         return cls._of(empty_model(config, len(label_space.labels)), config, label_space)
 
     @classmethod
-    def _of(cls, model: AnyMedVLMoE, config: MedVLMoEConfig, label_space: LabelSpace) -> "GlobalModel":
+    def _of(cls, model: "AnyMedVLMoE", config: MedVLMoEConfig, label_space: LabelSpace) -> "GlobalModel":
+        from medvlmoe.model import with_image_normalisation
+
         config = replace(config, vision=with_image_normalisation(config.vision))
         exchanged = exchanged_tensors(model)
         fixed = {name: tensor for name, tensor in model.state_dict().items() if name not in exchanged}
@@ -80,13 +88,13 @@ class GlobalModel:
         Raises:
             CheckpointError: the file is missing, damaged or lacks a tensor.
         """
-        wanted = {**self.fixed, **self.exchanged}
+        wanted = self.state()
         file = TensorFile(checkpoint, wanted)
         return all(file.shape_of(name) == tensor.shape for name, tensor in wanted.items())
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """The whole model's state, in memory."""
-        return {**self.fixed, **self.exchanged}
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """The whole model's state."""
+        return LayeredTensors(self.fixed, self.exchanged)
 
     def metadata(self, **more: Any) -> dict[str, str]:
         """What a reader of the checkpoint needs to build the model again (see ``medvlmoe evaluate``)."""

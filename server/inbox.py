@@ -57,3 +57,8 @@ def inbox_of(grid: Grid, folder: Path, most_bytes: int) -> Inbox:
         most_bytes: no reply over the network may have more.
     """
     return SpoolingInbox(grid, folder, most_bytes) if isinstance(grid, HttpGrid) else GridInbox(grid)
+
+
+def is_networked(grid: Grid) -> bool:
+    """Whether the sites are other processes: then this one keeps the model on disk, not in memory."""
+    return isinstance(grid, HttpGrid)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message
-from flwr.serverapp import Grid
 
 from server.inbox import Inbox
-from server.spool import UploadStalledError, UploadTooLargeError
+from server.outbox import Outbox
+from server.spool import UploadRejectedError, UploadStalledError
 from server.status import RunStatus
 from strategies.error_codes import is_refusal, words_of
 
@@ -41,14 +41,14 @@ class Replies:
     """Sends one request to each site and yields the replies in the order of the sites, whatever the order of arrival.
 
     Attributes:
-        grid: the federation.
-        inbox: where its replies arrive.
+        outbox: where requests go out.
+        inbox: where replies arrive.
         status: told what each site is doing.
         missing: after iterating, why a site's reply is not among those handed out.
         site_of_request: site name by request id.
     """
 
-    grid: Grid
+    outbox: Outbox
     inbox: Inbox
     status: RunStatus
     missing: dict[str, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Replies:
         """Site name and its reply (which may be an error), for those that came in time."""
         self.missing.clear()
         connections = self.inbox.connections()
-        identities = dict(zip(requests, self.grid.push_messages(list(requests.values())), strict=True))
+        identities = dict(zip(requests, self.outbox.push(list(requests.values())), strict=True))
         nodes = {site: message.metadata.dst_node_id for site, message in requests.items()}
         lives = _Lives({site: (node, connections.get(node)) for site, node in nodes.items()})
         del requests  # a request holds the whole model
@@ -108,7 +108,7 @@ class Replies:
                 pending.remove(site)
                 self._give_up(site, words_of(3))
                 continue
-            except UploadTooLargeError as error:
+            except UploadRejectedError as error:
                 pending.remove(site)
                 self._give_up(site, f"rejected: {error}")
                 continue

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,16 @@ from flwr.serverapp import Grid
 
 from medvlmoe import stamps
 from medvlmoe.errors import CheckpointError, QuorumError
+from medvlmoe.files import LayeredTensors
 from medvlmoe.model.groups import parameter_group
 from medvlmoe.run_folder import RunFolder
+from medvlmoe.tensor_scratch import TensorScratch
 from server.checkpoint import ServerCheckpoints, ServerState
 from server.global_model import GlobalModel
-from server.inbox import inbox_of
+from server.heap import give_back_freed_memory
+from server.inbox import inbox_of, is_networked
 from server.ledger import ledger_lines
+from server.outbox import outbox_of
 from server.privacy_book import PrivacyBook
 from server.replies import Deadline, Replies, failure_words
 from server.roster import Roster
@@ -63,7 +67,11 @@ class RoundLoop:
         self.status = RunStatus(folder.path / "status.json", config.federation.rounds)
         self.shapes = {name: tensor.shape for name, tensor in model.exchanged.items()}  # now: later they are on disk
         most_bytes = round(1.1 * sum(self._bytes_by_group("float32").values())) + _ENVELOPE_BYTES
-        self.replies = Replies(grid, inbox_of(grid, folder.path / "incoming", most_bytes), self.status)
+        incoming = folder.path / "incoming"
+        self.outbox = outbox_of(grid)
+        self.replies = Replies(self.outbox, inbox_of(grid, incoming, most_bytes), self.status)
+        if is_networked(grid):
+            strategy.new_store = lambda: TensorScratch(incoming)
         self.privacy = PrivacyBook(config.privacy, strategy.privacy, model.exchanged, folder.path)
         self.state = self._restore()
         self.status.phase("starting", server_round=self.state.round)
@@ -124,7 +132,7 @@ class RoundLoop:
         listed = "; ".join(f"{site}: {reason}" for site, reason in sorted(absent.items()))
         raise QuorumError(f"round {server_round} did not reach its quorum of {quorum} sites ({listed})")
 
-    def _finish_round(self, server_round: int, merged: dict[str, torch.Tensor], seconds: float) -> None:
+    def _finish_round(self, server_round: int, merged: Mapping[str, torch.Tensor], seconds: float) -> None:
         record, state = self.strategy.record, self.state
         if self.privacy.charge(state):
             self.checkpoints.save_state(state)
@@ -163,7 +171,7 @@ class RoundLoop:
             ]
         ledger = [] if hidden else ledger_lines(server_round, record, state.expert_moved_in)
         self.folder.record_round(line, ledger)
-        self._save({**self.model.fixed, **merged})
+        self._save(LayeredTensors(self.model.fixed, merged))
         self.privacy.write_statement(state, list(self.roster.nodes))
         for site in record.merged:
             self.status.merged(site, server_round)
@@ -176,7 +184,7 @@ class RoundLoop:
             _rounded(line["validation_auc_before"]),
         )
 
-    def _save(self, tensors: dict[str, torch.Tensor]) -> None:
+    def _save(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Save the model after ``state.round``, and from now on read it from there."""
         self.checkpoints.save(
             self.state, tensors, self.model.metadata(round=self.state.round, stamps=self.state.stamps)
@@ -205,6 +213,7 @@ class RoundLoop:
         for _, reply in self._send("train", request):
             self.strategy.site_of_request = self.replies.site_of_request
             yield reply
+            give_back_freed_memory()
 
     def _send(self, kind: str, request: Any) -> Iterator[tuple[str, Message]]:
         federation = self.config.federation
@@ -233,7 +242,13 @@ class RoundLoop:
             splits=splits,
             intervals=intervals,
         )
-        return build_request(round_config, self.model.exchanged, self.strategy.codec, self.strategy.upload_codec)
+        return build_request(
+            round_config,
+            self.model.exchanged,
+            self.strategy.codec,
+            self.strategy.upload_codec,
+            encode=self.outbox.encode,
+        )
 
     def _validate(self) -> dict[str, float]:
         self.status.phase("validating")

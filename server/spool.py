@@ -1,4 +1,4 @@
-"""Replies from the network go to disk, a few tensors at a time.
+"""Replies from the network go to disk, a few megabytes at a time.
 
 Flower's own ``pull_messages`` gathers a whole reply in memory, twice, and only returns when its upload is complete or
 has failed; a slow hospital would hold up everyone else. Here a download goes on in small steps and is resumed at the
@@ -6,18 +6,20 @@ next poll, and its arrays stay on disk until the merge asks for them. This uses 
 """
 
 import contextlib
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from flwr.app import Array, Message
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.app import Array, ArrayRecord, Message
+from flwr.app.message.arraychunk import ArrayChunk
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore.inflatable.inflatable_object import (
+    get_object_body,
     get_object_head_values_from_object_content,
-    iterate_object_tree,
 )
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import (
@@ -27,10 +29,10 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.superlink.grid.http_grid import HttpGrid
 
-_CHUNK_BYTES = 5 * 2**20  # of Flower's
-_SMALL_OBJECTS = 64
-_CHUNKS_AT_ONCE = 8  # bounds the memory of a step unless one tensor alone is larger
-
+_PIECE_BYTES = 5 * 2**20  # Flower cuts arrays into pieces of this size
+_SMALL_PIECES = 64  # that an array may have beyond those of full size
+_PIECES_AT_ONCE = 4  # bounds the memory of a step
+_ARRAYS_AT_ONCE = 64  # without their pieces
 
 _STALLED_SECONDS = 240.0  # Flower ends an upload session after 180 s without progress
 
@@ -39,16 +41,16 @@ class UploadStalledError(Exception):
     """A reply began to arrive and never went on."""
 
 
-class UploadTooLargeError(Exception):
-    """A reply has more bytes than any honest one; nothing more of it is taken."""
+class UploadRejectedError(Exception):
+    """A reply is no honest one: nothing more of it is taken. The text holds nothing that was received."""
 
 
 class SpooledArray(Array):
     """A Flower array whose bytes stay in a file until they are asked for."""
 
-    def __init__(self, array: Array, path: Path, offset: int) -> None:
-        self.dtype, self.shape, self.stype = array.dtype, array.shape, array.stype
-        self.__dict__["_place"] = (path, offset, len(array.data))
+    def __init__(self, dtype: str, shape: Sequence[int], stype: str, place: tuple[Path, int, int]) -> None:
+        self.dtype, self.shape, self.stype = dtype, tuple(shape), stype
+        self.__dict__["_place"] = place
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
@@ -85,7 +87,6 @@ class SpoolingInbox:
                 return None
             self._downloads[request] = _Download(
                 identity=found.messages_list[0].metadata.message_id,
-                tree=found.message_object_trees[0],
                 path=self._folder / f"{len(self._downloads)}-{request[:16]}.reply",
                 most_bytes=self._most_bytes,
             )
@@ -128,57 +129,64 @@ class _Download:
 
     Attributes:
         identity: id of the reply.
-        tree: ids of all its objects.
         path: file of its arrays' bytes.
-        most_bytes: of all its objects together.
+        most_bytes: of all its objects together, and of the file.
     """
 
     identity: str
-    tree: ObjectTree
     path: Path
     most_bytes: int
 
     def __post_init__(self) -> None:
         self._received = 0
-        self._contents: dict[str, bytes] = {}
-        self._arrays: dict[str, Any] = {}
-        self._steps = self._remaining_steps()
-        self._step: list[ObjectTree] | None = next(self._steps)
+        self._contents: dict[str, bytes] = {}  # all but the arrays
+        self._inflated: dict[str, Any] = {}
+        self._places: dict[str, tuple[int, int]] = {}  # offset and size in the file of each piece of an array
+        self._end = 0
         self._pulled: dict[str, bytes] = {}  # of the step
         self._last_progress = time.monotonic()
+        self._steps = self._all_steps()
+        self._step: list[str] | None = next(self._steps)
 
     def advance(self, pull_object: Callable[[str], bytes], deadline: float) -> bool:
         """Go on until ``deadline``; whether the reply is complete.
 
         Raises:
             UploadStalledError: Flower has given the upload up, or nothing has arrived for so long that it must have.
-            UploadTooLargeError: it has more than ``most_bytes``.
+            UploadRejectedError: it has more than ``most_bytes``, or is not what a site sends.
         """
         while self._step is not None:
             if time.monotonic() > deadline:
                 return False
-            if not self._pull_step(pull_object, deadline):
+            if not self._pull_step(self._step, pull_object, deadline):
                 if self.idle() > _STALLED_SECONDS:
                     raise UploadStalledError
                 return False
             self._received += sum(map(len, self._pulled.values()))
-            if self._received > self.most_bytes:
-                raise UploadTooLargeError(f"more than {self.most_bytes} bytes")
-            self._keep(self._step, self._pulled)
+            self._allow(self._received)
+            with _reading_what_was_sent():
+                self._step = next(self._steps, None)
             self._pulled = {}
-            self._step = next(self._steps, None)
         return True
 
     def idle(self) -> float:
         """Seconds since the last object arrived."""
         return time.monotonic() - self._last_progress
 
-    def _pull_step(self, pull_object: Callable[[str], bytes], deadline: float) -> bool:
-        assert self._step is not None
-        wanted = {tree.object_id for part in self._step for tree in iterate_object_tree(part)}
-        if len(wanted) > self.most_bytes // _CHUNK_BYTES + _SMALL_OBJECTS:
-            raise UploadTooLargeError(f"one array in {len(wanted)} pieces")
+    def message(self) -> Message:
+        """The complete reply.
 
+        Raises:
+            UploadRejectedError: it is not what a site sends.
+        """
+        with _reading_what_was_sent():
+            found = inflate_object_from_contents(self.identity, self._contents, objects=self._inflated)
+            if not isinstance(found, Message):
+                raise TypeError
+            found.metadata.__dict__["_message_id"] = self.identity
+            return found
+
+    def _pull_step(self, wanted: Sequence[str], pull_object: Callable[[str], bytes], deadline: float) -> bool:
         def pull_and_keep(identity: str) -> bytes:
             try:
                 self._pulled[identity] = pull_object(identity)
@@ -188,50 +196,90 @@ class _Download:
             return b""
 
         with contextlib.suppress(ObjectPullError):  # not uploaded yet: the next poll asks for what is missing
-            missing = sorted(wanted - self._pulled.keys())
+            missing = sorted(set(wanted) - self._pulled.keys())
             pull_objects(missing, pull_and_keep, max_time=max(0.1, deadline - time.monotonic()))
-        return wanted <= self._pulled.keys()
+        return self._pulled.keys() >= set(wanted)
 
-    def message(self) -> Message:
-        """The complete reply."""
-        found = inflate_object_from_contents(self.identity, self._contents, objects=self._arrays)
-        found.metadata.__dict__["_message_id"] = self.identity  # type: ignore[attr-defined]
-        return cast(Message, found)
-
-    def _remaining_steps(self) -> Iterator[list[ObjectTree]]:
-        """Objects to pull at once: first the envelope, one object at a time, then its arrays in small groups."""
-        waiting = [self.tree]
+    def _all_steps(self) -> Iterator[list[str]]:
+        """The ids to pull next; when the step after is asked for, they are in ``_pulled``."""
+        waiting = [self.identity]
         while waiting:
-            tree = waiting.pop()
-            yield [ObjectTree(object_id=tree.object_id)]
-            kind, _, _ = get_object_head_values_from_object_content(self._contents[tree.object_id])
+            identity = waiting.pop()
+            yield [identity]
+            content = self._pulled[identity]
+            kind, children, _ = get_object_head_values_from_object_content(content)
             if kind == "ArrayRecord":
-                yield from _groups(list(tree.children))
+                yield from self._array_steps(children)
+                self._inflated[identity] = self._record(content)
             else:
-                waiting.extend(tree.children)
+                self._contents[identity] = content
+                waiting.extend(children)
 
-    def _keep(self, step: list[ObjectTree], contents: dict[str, bytes]) -> None:
-        for tree in step:
-            kind, _, _ = get_object_head_values_from_object_content(contents[tree.object_id])
-            if kind != "Array":
-                self._contents[tree.object_id] = contents[tree.object_id]
-                continue
-            # Chunks may be shared by arrays of a step, hence the copy of the (small) dictionary.
-            array = cast(Array, inflate_object_from_contents(tree.object_id, dict(contents)))
-            with open(self.path, "ab") as file:
-                offset = file.tell()
-                file.write(array.data)
-            self._arrays[tree.object_id] = SpooledArray(array, self.path, offset)
+    def _array_steps(self, identities: Sequence[str]) -> Iterator[list[str]]:
+        described: dict[str, tuple[dict[str, Any], list[str]]] = {}
+        for group in _groups(identities, _ARRAYS_AT_ONCE):
+            yield list(group)
+            described |= {identity: self._described(self._pulled[identity]) for identity in group}
+        pieces = [piece for _, listed in described.values() for piece in listed]
+        offset = self._end
+        for pieces_at_once in _groups(pieces, _PIECES_AT_ONCE):
+            yield sorted(set(pieces_at_once) - self._places.keys())
+            self._append(pieces_at_once)
+        for identity, (description, listed) in described.items():
+            size = sum(self._places[piece][1] for piece in listed)
+            self._inflated[identity] = SpooledArray(
+                description["dtype"], description["shape"], description["stype"], (self.path, offset, size)
+            )
+            offset += size
+
+    def _described(self, content: bytes) -> tuple[dict[str, Any], list[str]]:
+        """What Flower says about an array, and the ids of its pieces in their order."""
+        _, children, _ = get_object_head_values_from_object_content(content)
+        description = json.loads(get_object_body(content, Array))
+        pieces = [children[number] for number in description["arraychunk_ids"]]
+        if len(pieces) > self.most_bytes // _PIECE_BYTES + _SMALL_PIECES:
+            raise UploadRejectedError(f"one array in {len(pieces)} pieces")
+        return description, pieces
+
+    def _append(self, pieces: Sequence[str]) -> None:
+        """Write pieces to the file; what is in it already is copied: equal pieces are sent once."""
+        with open(self.path, "ab+") as file:
+            for piece in pieces:
+                if piece in self._pulled:
+                    body: bytes = get_object_body(self._pulled[piece], ArrayChunk)
+                else:
+                    offset, size = self._places[piece]
+                    file.seek(offset)
+                    body = file.read(size)
+                self._places.setdefault(piece, (self._end, len(body)))
+                self._end += len(body)
+                self._allow(self._end)
+                file.write(body)
+
+    def _record(self, content: bytes) -> ArrayRecord:
+        """An ArrayRecord of the arrays on disk: Flower's own way to make one reads all of them into memory."""
+        names: dict[str, str] = json.loads(get_object_body(content, ArrayRecord))
+        record = ArrayRecord()
+        for name, identity in names.items():
+            record[name] = self._inflated[identity]
+        return record
+
+    def _allow(self, size: int) -> None:
+        if size > self.most_bytes:
+            raise UploadRejectedError(f"more than {self.most_bytes} bytes")
 
 
-def _groups(arrays: list[ObjectTree]) -> Iterator[list[ObjectTree]]:
-    group: list[ObjectTree] = []
-    chunks = 0
-    for tree in arrays:
-        if group and chunks + len(tree.children) > _CHUNKS_AT_ONCE:
-            yield group
-            group, chunks = [], 0
-        group.append(tree)
-        chunks += len(tree.children)
-    if group:
-        yield group
+@contextlib.contextmanager
+def _reading_what_was_sent() -> Iterator[None]:
+    """A site may send anything: whatever error its bytes cause here is its own, that of a full disk is not."""
+    try:
+        yield
+    except (OSError, UploadRejectedError):
+        raise
+    except Exception as error:
+        raise UploadRejectedError(f"no well-formed message ({type(error).__name__})") from error
+
+
+def _groups(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

@@ -10,7 +10,8 @@ from client.app import simulated_site
 from client.config import SiteConfig
 from client.resident import SPLITS, own_label_space, resident_audit, resident_dataset
 from medvlmoe.data import SiteDataset
-from medvlmoe.data.audit.leak_audit import LEAKS, LeakAudit, summary_of_numbers
+from medvlmoe.data.audit.leak_audit import LeakAudit
+from medvlmoe.data.audit.reported import LEAKS, summary_of_numbers
 from medvlmoe.data.build import UNREADABLE
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.data.site_stamps import site_stamps

@@ -3,7 +3,7 @@
 import logging
 import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -79,8 +79,10 @@ class ClientLevelPrivacy:
                 "usable model usually takes hundreds; privacy.md tells noise and signal of this run", site_count,
             )  # fmt: skip
 
-    def merge(self, base: Mapping[str, torch.Tensor]) -> PrivateMerge:
-        """An empty merge of a round that starts from ``base``."""
+    def merge(
+        self, base: Mapping[str, torch.Tensor], store: MutableMapping[str, torch.Tensor] | None = None
+    ) -> PrivateMerge:
+        """An empty merge of a round that starts from ``base``; ``store`` as there."""
         return PrivateMerge(
             base,
             self.blocks,
@@ -88,6 +90,7 @@ class ClientLevelPrivacy:
             site_count=self.site_count,
             weight_cap=self.config.weight_cap,
             random=self._random,
+            store=store,
         )
 
     def releases(self, rounds: int = 1) -> list[Mechanism]:

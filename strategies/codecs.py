@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from flwr.app import Array
+from flwr.common.constant import SType
 
 from strategies.config import UPLOAD_CODECS
 from strategies.int8 import Int8Rows
@@ -65,7 +66,7 @@ class FloatFormat:
         """See :class:`Codec`."""
         values = tensor.detach().to("cpu", self.value_type).contiguous()
         bits = values.view(torch.int16) if self.value_type is torch.bfloat16 else values
-        return Array(bits.numpy())
+        return as_array(bits.numpy())
 
     def decode(self, array: Array, shape: torch.Size | None = None) -> torch.Tensor:
         """See :class:`Codec`."""
@@ -96,6 +97,15 @@ _CODECS: dict[str, Codec] = {
     "bfloat16": FloatFormat("bfloat16", torch.bfloat16, np.dtype("int16")),
     "int8": Int8Rows(),
 }
+
+
+def as_array(values: np.ndarray) -> Array:
+    """NumPy values as a Flower array: the same bytes as Flower's own way, which copies them once more."""
+    values = np.asarray(values, order="C")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(values))
+    data = b"".join((header.getvalue(), values.reshape(-1).view(np.uint8).data))
+    return Array(str(values.dtype), values.shape, SType.NUMPY, data)
 
 
 def _values(array: Array) -> np.ndarray:

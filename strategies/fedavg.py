@@ -1,7 +1,7 @@
 """FedAvg with a streaming merge and full validation of replies, as an ordinary Flower strategy."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,8 @@ from strategies.messages import InvalidMessageError, SiteUpdate, decode_arrays, 
 from strategies.weights import GroupWeights, weights_by_examples
 
 logger = logging.getLogger(__name__)
+
+_PIECE = 2**17  # elements: their temporaries fit between what else the heap holds, and into a cache
 
 
 @dataclass(kw_only=True)
@@ -75,6 +77,7 @@ class FedAvg(Strategy):
         site_names: site name by Flower node id; without an entry the id itself is the name.
         site_of_request: site name by the id of the request that was sent to it.
         record: what happened to the replies of the last ``aggregate_train``.
+        new_store: makes the empty mapping that a merge keeps its tensors in; from the start a plain one, in memory.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class FedAvg(Strategy):
         self.site_names: dict[int, str] = {}
         self.site_of_request: dict[str, str] = {}
         self.record = MergeRecord()
+        self.new_store: Callable[[], MutableMapping[str, torch.Tensor]] = dict
         self.privacy = privacy
         self._base: Mapping[str, torch.Tensor] = {}
 
@@ -136,11 +140,12 @@ class FedAvg(Strategy):
             metrics["train_loss"] = float(examples_S @ losses_S / examples_S.sum())
         return encode_arrays(merged, "float32"), metrics
 
-    def merge_replies(self, server_round: int, replies: Iterable[Message]) -> dict[str, torch.Tensor] | None:
+    def merge_replies(self, server_round: int, replies: Iterable[Message]) -> Mapping[str, torch.Tensor] | None:
         """As :meth:`aggregate_train`, with plain tensors; ``None`` below quorum."""
         self.record = MergeRecord()
-        private = self.privacy.merge(self._base) if self.privacy is not None else None
-        merge: Merge = private or StreamingMerge(self._base)
+        store = self.new_store()
+        private = self.privacy.merge(self._base, store) if self.privacy is not None else None
+        merge: Merge = private or StreamingMerge(self._base, store)
         for reply in replies:
             site = self._site_of(reply)
             if reply.has_error():
@@ -222,5 +227,9 @@ def norms_by_group(
     squares: dict[str, float] = {}
     for name, tensor in update.items():
         group = group_of(name)
-        squares[group] = squares.get(group, 0.0) + float((tensor - base[name]).double().square().sum())
+        # a piece at a time: what is in float64 is never much
+        pieces = zip(tensor.reshape(-1).split(_PIECE), base[name].reshape(-1).split(_PIECE), strict=True)
+        squares[group] = squares.get(group, 0.0) + sum(
+            float((new - old).double().square().sum()) for new, old in pieces
+        )
     return {group: square**0.5 for group, square in squares.items()}

@@ -1,11 +1,15 @@
 """The streaming merge: one site's update at a time, in the order given, in memory that does not grow with the sites."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Protocol
 
 import torch
 
+from medvlmoe.files import LayeredTensors
+
 Weight = float | torch.Tensor
+
+_PIECE = 2**17  # elements: their temporaries fit between what else the heap holds, and into a cache
 
 
 class Merge(Protocol):
@@ -14,7 +18,7 @@ class Merge(Protocol):
     def add(self, update: Mapping[str, torch.Tensor], weight_of: Callable[[str], Weight]) -> None:
         """Fold in one validated update, which may be dropped afterwards."""
 
-    def result(self) -> dict[str, torch.Tensor]:
+    def result(self) -> Mapping[str, torch.Tensor]:
         """The merged parameters."""
 
 
@@ -26,11 +30,15 @@ class StreamingMerge:
 
     Args:
         base: the global parameters that the sites started from. Not changed.
+        store: empty, for the mean; ``None``: in memory. In a :class:`medvlmoe.tensor_scratch.TensorScratch` it does
+            not count there, however large the model is.
     """
 
-    def __init__(self, base: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self, base: Mapping[str, torch.Tensor], store: MutableMapping[str, torch.Tensor] | None = None
+    ) -> None:
         self._base = base  # may be on disk: a tensor is asked for once and let go of
-        self._merged: dict[str, torch.Tensor] = {}
+        self._merged: MutableMapping[str, torch.Tensor] = {} if store is None else store
         self._total: dict[str, torch.Tensor] = {}
 
     def add(self, update: Mapping[str, torch.Tensor], weight_of: Callable[[str], Weight]) -> None:
@@ -45,9 +53,9 @@ class StreamingMerge:
             if bool((weight > 0).any()):
                 self._fold(name, value, weight)
 
-    def result(self) -> dict[str, torch.Tensor]:
+    def result(self) -> Mapping[str, torch.Tensor]:
         """The merged parameters; a tensor that nobody changed is the very tensor of ``base``."""
-        return {name: self._merged[name] if name in self._merged else self._base[name] for name in self._base}
+        return LayeredTensors(self._base, self._merged)
 
     def changed(self, name: str) -> bool:
         """Whether any update had weight for this parameter."""
@@ -57,26 +65,29 @@ class StreamingMerge:
         before = self._total.get(name, torch.zeros_like(weight))
         total = before + weight
         self._total[name] = total
-        if name not in self._merged:
-            self._merged[name] = self._base[name].clone()
-        merged = self._merged[name]
-        # A first contribution is copied, not computed: m + 1 (x - m) would not be x to the last bit.
+        merged = self._merged[name] if name in self._merged else _own_copy(self._base[name])
         if weight.ndim == 0:
-            if before == 0:
-                merged.copy_(value)
-            else:
-                merged.copy_(_step(merged, value, weight / total))
-            return
-        first = (before == 0) & (weight > 0)
-        further = (before > 0) & (weight > 0)
-        if bool(first.any()):
-            merged[first] = value[first].to(merged.dtype)
-        if bool(further.any()):
-            share = (weight[further] / total[further]).reshape(-1, *[1] * (merged.ndim - 1))
-            merged[further] = _step(merged[further], value[further], share).to(merged.dtype)
+            _fold_in(merged, value, before, weight / total)
+        else:
+            for row in (weight > 0).nonzero().flatten().tolist():
+                _fold_in(merged[row], value[row], before[row], weight[row] / total[row])
+        self._merged[name] = merged
 
 
-def _step(mean: torch.Tensor, value: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    # float64 for one tensor at a time: each site then costs one rounding to float32, not three.
-    mean64 = mean.double()
-    return mean64 + share * (value.double() - mean64)
+def _fold_in(mean: torch.Tensor, value: torch.Tensor, before: torch.Tensor, share: torch.Tensor) -> None:
+    """Move ``mean``, in place, to that with ``value``. A piece at a time: what is in float64 is never much."""
+    if before == 0:  # copied, not computed: m + 1 (x - m) would not be x to the last bit
+        mean.copy_(value)
+        return
+    for mean_piece, piece in zip(_pieces(mean), _pieces(value), strict=True):
+        # float64: each site then costs one rounding to float32, not three
+        mean64 = mean_piece.double()
+        mean_piece.copy_(mean64 + share * (piece.double() - mean64))
+
+
+def _pieces(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tensor.reshape(-1).split(_PIECE)
+
+
+def _own_copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)

@@ -13,7 +13,7 @@ Only numbers and names of labels leave a site. Nothing is unpickled.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -129,7 +129,12 @@ class Request:
 
 
 def build_request(
-    config: RoundConfig, tensors: Mapping[str, torch.Tensor], codec: str, reply_codec: str | None = None
+    config: RoundConfig,
+    tensors: Mapping[str, torch.Tensor],
+    codec: str,
+    reply_codec: str | None = None,
+    *,
+    encode: Callable[[Mapping[str, torch.Tensor], str], ArrayRecord] | None = None,
 ) -> RecordDict:
     """A train or evaluate request.
 
@@ -138,6 +143,7 @@ def build_request(
         tensors: the global parameters.
         codec: their number format on the wire.
         reply_codec: number format of the replies; ``None``: the same.
+        encode: makes Flower arrays of ``tensors``; ``None``: :func:`encode_arrays`, which makes all of them at once.
     """
     decided = {
         **{name: getattr(config, name) for name in _PLAIN_FIELDS},
@@ -149,7 +155,7 @@ def build_request(
     }
     return RecordDict(
         {
-            "arrays": encode_arrays(tensors, codec),
+            "arrays": (encode or encode_arrays)(tensors, codec),
             "config": ConfigRecord(
                 {
                     "version": version("medvlmoe"),

@@ -32,7 +32,7 @@ The bound holds for real numbers; rounding in float32 and the discreteness of fl
 not covered.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ class PrivateMerge:
         weight_cap: a weight of this or more counts in full, less in proportion; ``None``: every weight above 0 counts
             in full, so that hospitals weigh alike.
         random: source of the noise.
+        store: empty, for the sum; ``None``: in memory. See :class:`strategies.merge.StreamingMerge`.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class PrivateMerge:
         site_count: int,
         weight_cap: float | None,
         random: np.random.Generator,
+        store: MutableMapping[str, torch.Tensor] | None = None,
     ) -> None:
         self._base = base
         self._blocks = blocks
@@ -73,7 +75,7 @@ class PrivateMerge:
         self._site_count = site_count
         self._weight_cap = weight_cap
         self._random = random
-        self._total: dict[str, torch.Tensor] = {}
+        self._total: MutableMapping[str, torch.Tensor] = {} if store is None else store
         self._below = dict.fromkeys(blocks.bounds, 0.0)
 
     def add(self, update: Mapping[str, torch.Tensor], weight_of: Callable[[str], Weight]) -> None:
@@ -98,7 +100,7 @@ class PrivateMerge:
             share = self._share(weight_of(name), change.ndim)
             self._total[name] += (factor * share * change).float()
 
-    def totals(self) -> dict[str, torch.Tensor]:
+    def totals(self) -> Mapping[str, torch.Tensor]:
         """The sum of clipped changes before any noise: **not** private, here for tests of the sensitivity."""
         return self._total
 
@@ -106,17 +108,16 @@ class PrivateMerge:
         """By block, half the difference between sites below the bound and above it: **not** private."""
         return dict(self._below)
 
-    def result(self) -> dict[str, torch.Tensor]:
-        """The merged parameters, noised; every tensor is changed. Call it once: each call is another release."""
+    def result(self) -> Mapping[str, torch.Tensor]:
+        """The merged parameters, noised; every tensor is changed. Call it once: the sums are gone afterwards."""
         deviations = noise_deviations(self._blocks.bounds, self._noise_multiplier)
-        merged: dict[str, torch.Tensor] = {}
         for name in self._base:
             value = self._base[name].double()
             noise = torch.from_numpy(np.asarray(self._random.standard_normal(tuple(value.shape))))
-            total = self._total.pop(name, torch.zeros(()))
+            total = self._total[name] if name in self._total else torch.zeros(())
             deviation = deviations[self._block(name)]
-            merged[name] = (value + (total.double() + deviation * noise) / self._site_count).float()
-        return merged
+            self._total[name] = (value + (total.double() + deviation * noise) / self._site_count).float()
+        return self._total
 
     def _changes(self, update: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         for name in update:

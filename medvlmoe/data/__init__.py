@@ -1,16 +1,20 @@
 """Benchmarks, hospital manifests, label spaces, text rules and decoded-image cache."""
 
+from typing import TYPE_CHECKING
+
+from medvlmoe.lazy_package import lazy_attributes
 from medvlmoe.torchvision_operators import declare_missing_operators
 
-declare_missing_operators()  # before any module below imports medmnist, transformers or torchvision
+if TYPE_CHECKING:
+    from medvlmoe.data.batch import Batch
+    from medvlmoe.data.build import build_dataset
+    from medvlmoe.data.config import DataConfig, DatasetConfig
+    from medvlmoe.data.dataset import SiteDataset, concatenate
+    from medvlmoe.data.labels import LabelBlock, LabelSpace
+    from medvlmoe.data.loaders.registry import load_index, site_label_space
+    from medvlmoe.data.tokenizer import Tokenizer, load_tokenizer
 
-from medvlmoe.data.batch import Batch  # noqa: E402
-from medvlmoe.data.build import build_dataset  # noqa: E402
-from medvlmoe.data.config import DataConfig, DatasetConfig  # noqa: E402
-from medvlmoe.data.dataset import SiteDataset, concatenate  # noqa: E402
-from medvlmoe.data.labels import LabelBlock, LabelSpace  # noqa: E402
-from medvlmoe.data.loaders.registry import load_index, site_label_space  # noqa: E402
-from medvlmoe.data.tokenizer import Tokenizer, load_tokenizer  # noqa: E402
+declare_missing_operators()  # before any module of this package imports timm, transformers or torchvision
 
 __all__ = [
     "Batch",
@@ -26,3 +30,21 @@ __all__ = [
     "load_tokenizer",
     "site_label_space",
 ]
+
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "Batch": "batch",
+        "DataConfig": "config",
+        "DatasetConfig": "config",
+        "LabelBlock": "labels",
+        "LabelSpace": "labels",
+        "SiteDataset": "dataset",
+        "Tokenizer": "tokenizer",
+        "build_dataset": "build",
+        "concatenate": "dataset",
+        "load_index": "loaders.registry",
+        "load_tokenizer": "tokenizer",
+        "site_label_space": "loaders.registry",
+    },
+)

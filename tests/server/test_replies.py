@@ -9,6 +9,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from medvlmoe.files import read_json
+from server.outbox import GridOutbox
 from server.replies import Deadline, Replies
 from server.status import RunStatus
 
@@ -58,7 +59,7 @@ class TimedGrid:
 
 
 def collect(tmp_path: Path, grid: TimedGrid, deadline: Deadline) -> tuple[list[str], dict[str, str]]:
-    replies = Replies(grid, grid, RunStatus(tmp_path / "status.json", 1))  # type: ignore[arg-type]
+    replies = Replies(GridOutbox(grid), grid, RunStatus(tmp_path / "status.json", 1))  # type: ignore[arg-type]
     requests = {site: Message(RecordDict(), dst_node_id=node, message_type="train") for node, site in enumerate(SITES)}
     return [site for site, _ in replies.collect(requests, deadline)], replies.missing
 

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from medvlmoe.configuration import compose, to_yaml
-from medvlmoe.data.audit.leak_audit import LEAKS, LeakAudit, audit_index, strongest_words, threshold_of
+from medvlmoe.data.audit.leak_audit import LeakAudit, audit_index, strongest_words, threshold_of
+from medvlmoe.data.audit.reported import LEAKS
 from medvlmoe.data.config import DataConfig
 from medvlmoe.data.loaders.registry import load_index, site_terms
 from medvlmoe.errors import ConfigError, LeakError

@@ -14,12 +14,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from medvlmoe.data.audit.config import LeakAuditConfig
+from medvlmoe.data.audit.reported import LEAKS, PASSES, SUSPICIOUS, TOO_FEW, VERDICTS
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.data.labels import LabelSpace
@@ -31,9 +32,6 @@ from medvlmoe.training.metrics import RankedLabel
 
 if TYPE_CHECKING:
     from medvlmoe.data.audit.text_head import TextHead
-
-PASSES, SUSPICIOUS, LEAKS, TOO_FEW = "passes", "suspicious", "leaks", "too few patients"
-VERDICTS = (PASSES, SUSPICIOUS, LEAKS, TOO_FEW)
 
 _FOLDS = 5
 _MOST_RECORDS = 8_000  # enough for an interval of a few hundredths; fitted in seconds
@@ -108,39 +106,6 @@ class LeakAudit:
             "test_labels_averaged": self.test_labels_averaged,
         }
         return {f"text_only/{name}": float(value) for name, value in found.items() if value is not None}
-
-
-def summary_of_numbers(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """A site's entries in ``summary.json`` from :meth:`LeakAudit.to_numbers`; empty where there was no audit."""
-    known = {
-        name.removeprefix("text_only/"): float(value)
-        for name, value in numbers.items()
-        if name.startswith("text_only/") and isinstance(value, int | float) and math.isfinite(value)
-    }
-    verdict = known.get("verdict", -1)
-    if verdict not in range(len(VERDICTS)):
-        return {}
-
-    def interval(name: str) -> list[float] | None:
-        low, high = known.get(f"{name}_low"), known.get(f"{name}_high")
-        return None if low is None or high is None else [low, high]
-
-    return {
-        "text_only_auc": known.get("test_auc"),
-        "text_only_auc_ci": interval("test_auc"),
-        "text_only_labels_averaged": int(known.get("test_labels_averaged", 0)),
-        "leak_audit": {
-            "verdict": VERDICTS[int(verdict)],
-            "auc": known.get("auc"),
-            "auc_ci": interval("auc"),
-            "labels_averaged": int(known.get("labels_averaged", 0)),
-        },
-    }
-
-
-def numbers_leak(numbers: Mapping[str, float]) -> bool:
-    """Whether :meth:`LeakAudit.to_numbers` say that the text leaks."""
-    return numbers.get("text_only/verdict") == VERDICTS.index(LEAKS)
 
 
 def audit_site(config: DatasetConfig, audit: LeakAuditConfig, data_root: str | Path | None = None) -> LeakAudit:

@@ -9,20 +9,8 @@ import pytest
 from medvlmoe.data import DatasetConfig, LabelSpace
 from medvlmoe.data.audit import leak_audit
 from medvlmoe.data.audit.config import LeakAuditConfig
-from medvlmoe.data.audit.leak_audit import (
-    LEAKS,
-    PASSES,
-    SUSPICIOUS,
-    TOO_FEW,
-    LeakAudit,
-    audit_index,
-    audit_site,
-    numbers_leak,
-    refuse_leak,
-    sample_of,
-    strongest_words,
-    summary_of_numbers,
-)
+from medvlmoe.data.audit.leak_audit import LeakAudit, audit_index, audit_site, refuse_leak, sample_of, strongest_words
+from medvlmoe.data.audit.reported import LEAKS, PASSES, SUSPICIOUS, TOO_FEW, numbers_leak, summary_of_numbers
 from medvlmoe.data.finding_terms import label_terms
 from medvlmoe.data.index import SiteIndex
 from medvlmoe.errors import ConfigError, LeakError
