@@ -22,7 +22,7 @@ MODEL = ["model=tiny", "model.fusion.dim=512", "model.moe.experts=8", "model.moe
 # As in the start scripts of a provisioned federation.
 MALLOC = {
     "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_MMAP_THRESHOLD_": "8388608",
     "MALLOC_TRIM_THRESHOLD_": "134217728",
 }
 

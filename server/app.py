@@ -20,6 +20,7 @@ from medvlmoe.logs import show_progress
 from medvlmoe.model.groups import parameter_group
 from medvlmoe.run_folder import RunFolder, peak_memory_bytes
 from server.global_model import GlobalModel
+from server.heap import forget_imports
 from server.inbox import is_networked
 from server.model_process import initial_model, model_to_resume
 from server.roster import Roster
@@ -38,6 +39,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation that ``overrides`` of the Flower run configuration describes."""
     show_progress("medvlmoe", "strategies", "server")
+    forget_imports()
     run_federation(grid, compose(RunConfig, shlex.split(str(context.run_config.get("overrides", "")))))
 
 

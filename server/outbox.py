@@ -91,7 +91,7 @@ class StreamingOutbox:
             wanted = set(answer.objects_to_push)  # what all nodes get is asked for once
             for objects in _in_small_groups(messages, wanted):
                 push_objects(objects, push_object)
-        give_back_freed_memory()
+                give_back_freed_memory()
         return list(answer.message_ids)
 
 

@@ -29,6 +29,8 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.superlink.grid.http_grid import HttpGrid
 
+from server.heap import give_back_freed_memory
+
 _PIECE_BYTES = 5 * 2**20  # Flower cuts arrays into pieces of this size
 _SMALL_PIECES = 64  # that an array may have beyond those of full size
 _PIECES_AT_ONCE = 4  # bounds the memory of a step
@@ -167,6 +169,7 @@ class _Download:
             with _reading_what_was_sent():
                 self._step = next(self._steps, None)
             self._pulled = {}
+            give_back_freed_memory()
         return True
 
     def idle(self) -> float:
