@@ -230,18 +230,18 @@ def _write_whole(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-_SAFETENSORS_TYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+_SAFETENSORS_TYPES = {  # in the order in which safetensors' own writer lays them out, so that all are aligned
+    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",
+    torch.bfloat16: "BF16", torch.float16: "F16", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
     torch.bool: "BOOL",
 }  # fmt: skip
 
 
 def _write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """The format: https://github.com/huggingface/safetensors#format. In the order of safetensors' own writer: large
-    elements first, so that all are aligned, then by name."""
+    """The format: https://github.com/huggingface/safetensors#format. The bytes are those of safetensors' own writer."""
     described = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-    order = sorted(described, key=lambda name: (-described[name][0].itemsize, name))
+    types = list(_SAFETENSORS_TYPES)
+    order = sorted(described, key=lambda name: (types.index(described[name][0]), name))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in order:

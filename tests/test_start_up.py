@@ -15,6 +15,15 @@ def test_an_app_imports_only_what_every_run_needs(app: str) -> None:
     assert not ONLY_SOME_RUNS & set(answer.stdout.split())
 
 
+def test_a_server_needs_no_encoder_libraries() -> None:
+    """They would take more of its memory than all else: see docs/deployment.md."""
+    answer = subprocess.run(
+        [sys.executable, "-c", "import sys, server.app, medvlmoe.analysis.card.write; print(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert not {"transformers", "timm", "torchvision.ops", "torch._dynamo", "pandas"} & set(answer.stdout.split())
+
+
 def test_progress_is_shown_once_even_after_a_library_has_set_up_logging() -> None:
     program = """
 import logging

@@ -2,13 +2,16 @@ import json
 import resource
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from medvlmoe.errors import CheckpointError
 from medvlmoe.files import (
+    LayeredTensors,
     RenamedTensors,
     TensorFile,
     append_json_line,
@@ -26,6 +29,48 @@ def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
     loaded, metadata = load_tensors(tmp_path / "deep" / "x.safetensors")
     assert metadata == {"round": "3"}
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+
+
+def test_a_file_of_tensors_has_the_bytes_that_safetensors_itself_writes(tmp_path: Path) -> None:
+    tensors = {
+        "z": torch.randn(3, 2), "a": torch.arange(4), "scalar": torch.tensor(2.5), "none": torch.empty(0, 3),
+        "half": torch.randn(5).half(), "brain": torch.randn(5).bfloat16(), "flag": torch.tensor([True, False, True]),
+        "ä": torch.arange(7, dtype=torch.int8), "wide": torch.randn(2, dtype=torch.float64),
+    }  # fmt: skip
+    save_tensors(tmp_path / "ours", tensors, {"round": '"3"'})
+    save_file(tensors, tmp_path / "theirs", metadata={"round": '"3"'})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_a_tensor_at_a_time_is_asked_for_and_let_go_of(tmp_path: Path) -> None:
+    class Counting(dict[str, torch.Tensor]):
+        def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+            super().__init__(tensors)
+            self.alive: list[weakref.ref[torch.Tensor]] = []
+            self.most = 0
+
+        def __getitem__(self, name: str) -> torch.Tensor:
+            tensor = super().__getitem__(name).clone()
+            self.alive.append(weakref.ref(tensor))
+            self.most = max(self.most, sum(reference() is not None for reference in self.alive))
+            return tensor
+
+        def items(self):  # type: ignore[no-untyped-def]
+            return ((name, self[name]) for name in self)
+
+    tensors = Counting({str(number): torch.randn(10) for number in range(20)})
+    save_tensors(tmp_path / "x.safetensors", tensors)
+    assert tensors.most <= 2
+    assert load_tensors(tmp_path / "x.safetensors")[0].keys() == tensors.keys()
+
+
+def test_a_later_layer_hides_an_earlier_one() -> None:
+    below, above = {"a": torch.zeros(1), "b": torch.zeros(1)}, {"b": torch.ones(1), "c": torch.ones(1)}
+    layered = LayeredTensors(below, above)
+    assert list(layered) == ["a", "b", "c"] and len(layered) == 3
+    assert layered["a"] is below["a"] and layered["b"] is above["b"] and "d" not in layered
+    with pytest.raises(KeyError):
+        layered["d"]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.merge import StreamingMerge
+from medvlmoe.tensor_scratch import TensorScratch
+from strategies.merge import _PIECE, StreamingMerge
 
 ROWS, COLUMNS = 4, 3
 
@@ -53,6 +54,30 @@ def test_equals_the_formula(weights, seed: int) -> None:
     expected = numpy_merge(base, updates, weights)
     for name, merged in merge.result().items():
         np.testing.assert_allclose(merged.numpy(), expected[name], rtol=2e-6, atol=2e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(site_weights, min_size=1, max_size=4), st.integers(0, 1000))
+def test_on_disk_it_is_the_same_to_the_last_bit(tmp_path_factory: pytest.TempPathFactory, weights, seed: int) -> None:  # type: ignore[no-untyped-def]
+    base = tensors(seed)
+    merges = StreamingMerge(base), StreamingMerge(base, TensorScratch(tmp_path_factory.getbasetemp() / "merge"))
+    for i, (whole, rows) in enumerate(weights):
+        for merge in merges:
+            merge.add(tensors(seed + 1 + i), weight_of(whole, rows))
+    in_memory, on_disk = (merge.result() for merge in merges)
+    assert list(in_memory) == list(on_disk) == list(base)
+    assert all(torch.equal(in_memory[name], on_disk[name]) for name in base)
+
+
+def test_a_large_tensor_is_merged_as_a_whole() -> None:
+    """It is computed in pieces: none is left out, none is counted twice."""
+    generator = torch.Generator().manual_seed(0)
+    base, *updates = ({"whole": torch.randn(3, _PIECE // 2 + 7, generator=generator)} for _ in range(4))
+    merge = StreamingMerge(base)
+    for update in updates:
+        merge.add(update, lambda _: 1.0)
+    mean = torch.stack([update["whole"].double() for update in updates]).mean(0)
+    torch.testing.assert_close(merge.result()["whole"], mean.float(), rtol=1e-6, atol=1e-6)
 
 
 def test_a_single_update_passes_through_bit_for_bit() -> None:

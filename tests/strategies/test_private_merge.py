@@ -1,5 +1,7 @@
 """The merge of client-level privacy: its sensitivity, its noise, its memory."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from medvlmoe.errors import ConfigError
 from medvlmoe.model.groups import parameter_group
+from medvlmoe.tensor_scratch import TensorScratch
 from strategies.private_merge import PrivateMerge, noise_deviations
 from strategies.update_blocks import UpdateBlocks
 from strategies.weights import GroupWeights
@@ -53,6 +56,21 @@ weights = st.builds(
     st.lists(non_negative, min_size=LABELS, max_size=LABELS).map(lambda w: torch.tensor(w, dtype=torch.float64)),
 )
 sites = st.tuples(st.builds(tensors, st.integers(1, 10**6), st.sampled_from([0.0, 1e-4, 0.1, 1.0, 1e6])), weights)
+
+
+def test_on_disk_it_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    base = tensors(0)
+    results = []
+    for store in (None, TensorScratch(tmp_path)):
+        merge = PrivateMerge(
+            base, BLOCKS, noise_multiplier=1.0, site_count=3, weight_cap=None, random=np.random.default_rng(5),
+            store=store,
+        )  # fmt: skip
+        for seed in (1, 2):
+            merge.add(tensors(seed), lambda name: 1.0)
+        results.append(merge.result())
+    assert results[0].keys() == results[1].keys() == base.keys()
+    assert all(torch.equal(results[0][name], results[1][name]) for name in base)
 
 
 @settings(max_examples=80, deadline=None)
