@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medvlmoe.analysis.card.write import CARD
+from medvlmoe.analysis.card.write import say_that_weights_go
 from medvlmoe.baselines.pretraining import CHECKPOINT as PRETRAINING_CHECKPOINT
 from medvlmoe.errors import CheckpointError
 from medvlmoe.files import TensorFile
@@ -82,11 +82,10 @@ def _cost(cell: Cell, sites: SimulatedSites) -> ModelCost:
 
 def _remove_weights(cell: Cell) -> None:
     """What a finished cell needs no more: the state to go on training, and weights that nobody asked for."""
-    names = [LAST_CHECKPOINT, PRETRAINING_CHECKPOINT]
-    if cell.config.mode != "baseline" or not cell.keeps_weights:  # a baseline has no other file of its weights
-        names.append(BEST_CHECKPOINT)
-    if not cell.keeps_weights:
-        names += [cell.weights.name, f"{CARD}.md", f"{CARD}.json"]  # no card of a model that is not there
+    names = [LAST_CHECKPOINT, PRETRAINING_CHECKPOINT, BEST_CHECKPOINT]
+    if not cell.keeps_weights and cell.weights.exists():
+        say_that_weights_go(cell.weights.parent)
+        names.append(cell.weights.name)
     for name in names:
         with contextlib.suppress(OSError):
             (cell.weights.parent / name).unlink()
