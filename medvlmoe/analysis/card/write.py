@@ -52,8 +52,8 @@ def say_that_weights_go(folder: Path) -> None:
 
 
 def _write(folder: Path, numbers: dict[str, Any]) -> Path:
-    write_json(folder / f"{CARD}.json", numbers)
-    write_text(folder / f"{CARD}.md", markdown(numbers))
+    write_json(folder / f"{CARD}.json", numbers, key=None)
+    write_text(folder / f"{CARD}.md", markdown(numbers), key=None)
     return folder / f"{CARD}.md"
 
 
