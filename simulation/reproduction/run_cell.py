@@ -42,8 +42,16 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         summary = cell.summary()
         if summary is None:
             summary = _run(cell)
+        remove_leftovers(cell)
         _remove_weights(cell)
     return summary
+
+
+def remove_leftovers(cell: Cell) -> None:
+    """Of a finished cell: the state to go on training, which a kill in its last moment has left there."""
+    for name in (LAST_CHECKPOINT, PRETRAINING_CHECKPOINT, BEST_CHECKPOINT):
+        with contextlib.suppress(OSError):
+            (cell.weights.parent / name).unlink()
 
 
 def _run(cell: Cell) -> dict[str, Any]:
@@ -81,14 +89,11 @@ def _cost(cell: Cell, sites: SimulatedSites) -> ModelCost:
 
 
 def _remove_weights(cell: Cell) -> None:
-    """What a finished cell needs no more: the state to go on training, and weights that nobody asked for."""
-    names = [LAST_CHECKPOINT, PRETRAINING_CHECKPOINT, BEST_CHECKPOINT]
+    """Weights that nobody asked for."""
     if not cell.keeps_weights and cell.weights.exists():
         say_that_weights_go(cell.weights.parent)
-        names.append(cell.weights.name)
-    for name in names:
         with contextlib.suppress(OSError):
-            (cell.weights.parent / name).unlink()
+            cell.weights.unlink()
 
 
 @contextlib.contextmanager
