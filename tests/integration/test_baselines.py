@@ -70,7 +70,7 @@ def test_the_card_says_what_a_comparison_model_is(phantom_root: Path, tmp_path: 
     card = (tmp_path / "run" / "checkpoints" / "mimic_cxr" / "model_card.md").read_text()
     assert "| reads at test time | image and the question 'Which findings are present?', followed by the text |" in card
     assert "| stage A | none: the method has no contrastive stage |" in card
-    assert "| stage B | on the labels, the head alone: both encoders are frozen |" in card
+    assert "| stage B | on the labels, head and fusion: both encoders are frozen |" in card
     assert "Trained and tested at one hospital" in card and "Not the published model" in card
     run(phantom_root, tmp_path, "baseline=clip_med", "baseline.pretraining.epochs=0", "output.overwrite=true")
     card = (tmp_path / "run" / "checkpoints" / "mimic_cxr" / "model_card.md").read_text()

@@ -45,9 +45,7 @@ def comparison_model(config: BaselineConfig, model: MedVLMoEConfig, paired_with:
         "text_encoder": f"{kind}{whose}, {text.layers} layers; weights: {text.weights or 'random'}",
         "at_test": _at_test(config),
         "first_stage": _first_stage(config, paired_with),
-        "second_stage": "on the labels, the head alone: both encoders are frozen"
-        if config.fine_tune == "linear"
-        else "on the labels, all that a prediction passes through",
+        "second_stage": f"on the labels, {_learning(config)}",
         "random": image.weights is None and text.weights is None,
     }
 
@@ -59,14 +57,22 @@ def _at_test(config: BaselineConfig) -> str:
     return "image and text" if config.reads_text else "the image alone, as published; the text encoder is not used"
 
 
+def _learning(config: BaselineConfig) -> str:
+    if config.fine_tune == "full":
+        return "all that a prediction passes through"
+    parts = "head and fusion" if config.name == "biobert_vqa" else "the head alone"
+    return f"{parts}: both encoders are frozen"
+
+
 def _first_stage(config: BaselineConfig, paired_with: str | None) -> str:
     if config.name == "biobert_vqa":
         return "none: the method has no contrastive stage"
     if paired_with is None:
         return "none: the contrastive stage was left out (baseline.pretraining.epochs=0)"
     stage = config.pretraining
+    epochs = f"{stage.epochs} epoch{'' if stage.epochs == 1 else 's'}"
     drawn = "; images and texts drawn apart, as alike as their labels" if config.name == "clip_med" else ""
     return (
-        f"contrastive, {stage.epochs} epochs on the training images below with {_PAIRED_WITH[paired_with]}{drawn}; "
+        f"contrastive, {epochs} on the training images below with {_PAIRED_WITH[paired_with]}{drawn}; "
         f"AdamW {stage.learning_rate}, weight decay {stage.weight_decay}, batch {stage.batch_size}"
     )

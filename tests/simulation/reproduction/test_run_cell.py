@@ -93,7 +93,7 @@ def test_every_model_of_a_grid_has_a_card_kept_or_not(tmp_path: Path, phantom_ro
         assert f"# Model card: retinamnist/gloria_shared/seed0-{gloria.identity[:12]}\n" in card
         assert "| model | GLoRIA, a comparison model (Huang et al. 2021, ICCV): " in card
         assert "| reads at test time | the image alone, as published; the text encoder is not used |" in card
-        assert "| stage A | contrastive, 1 epochs on the training images below with captions" in card
+        assert "| stage A | contrastive, 1 epoch on the training images below with captions" in card
         assert "no hospital is new" not in card and "experts" not in card and "PHANTOM" in card
         assert ("not kept (a grid keeps all with `keep_models=true`)" in card) is not keep
 
