@@ -26,7 +26,7 @@ def audit_numbers(site: SiteConfig, run: str) -> dict[str, float]:
         return known["numbers"]
     found = resident_audit(site)
     numbers = {} if found is None else found.to_numbers()
-    write_json(file, {"site": described, "numbers": numbers})
+    write_json(file, {"site": described, "numbers": numbers}, key=None)
     return numbers
 
 

@@ -13,11 +13,19 @@ from safetensors import safe_open
 
 from medvlmoe.errors import CheckpointError
 
+OUTPUT_ROOT = "output.root"
+"""The key that says where the files of a run go."""
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+
+def write_atomically(path: Path, write: Callable[[Path], object], *, key: str | None = OUTPUT_ROOT) -> None:
     """Call ``write`` with a temporary path beside ``path``, flush it to disk, then rename it into place.
 
     A reader sees the old file or the new one, never half of one; after an error the old file is still there.
+
+    Args:
+        path: the file.
+        write: writes it under another name.
+        key: the command's key that says where the file goes, for the error; ``None`` if no key does.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written.
@@ -32,16 +40,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _sync_folder(path.parent)
     except Exception as error:
         if isinstance(error, OSError) or "No space left" in str(error) or "I/O error" in str(error):
-            raise CheckpointError(f"cannot write {path}: {error}; free space or choose another output.root") from error
+            raise _cannot_write(path, error, key) from error
         raise
     finally:
         with contextlib.suppress(OSError):  # it may not be there, nor its folder
             temporary.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
-    write_atomically(path, lambda temporary: _write_whole(temporary, text.encode()))
+def _cannot_write(path: Path, error: Exception, key: str | None) -> CheckpointError:
+    mend = "free space, or let this user write there" if key is None else f"free space or choose another {key}"
+    return CheckpointError(f"cannot write {path}: {error}; {mend}")
+
+
+def write_text(path: Path, text: str, *, key: str | None = OUTPUT_ROOT) -> None:
+    """Write a UTF-8 text file atomically; ``key`` as for :func:`write_atomically`."""
+    write_atomically(path, lambda temporary: _write_whole(temporary, text.encode()), key=key)
 
 
 def copy_file(source: Path, path: Path) -> None:
@@ -49,9 +62,12 @@ def copy_file(source: Path, path: Path) -> None:
     write_atomically(path, lambda temporary: shutil.copyfile(source, temporary))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically. NaN is not JSON and is refused."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, *, key: str | None = OUTPUT_ROOT) -> None:
+    """Write ``value`` as indented JSON, atomically. NaN is not JSON and is refused.
+
+    ``key`` as for :func:`write_atomically`.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", key=key)
 
 
 def read_json(path: Path) -> Any:
@@ -66,8 +82,8 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
-def append_json_line(path: Path, value: Any) -> None:
-    """Append one line to a JSON-lines file and flush it to disk.
+def append_json_line(path: Path, value: Any, *, key: str | None = OUTPUT_ROOT) -> None:
+    """Append one line to a JSON-lines file and flush it to disk; ``key`` as for :func:`write_atomically`.
 
     A line torn by a crash is cut off before the next one is written, so every line that a reader sees is whole.
     """
@@ -80,7 +96,7 @@ def append_json_line(path: Path, value: Any) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error}; free space or choose another output.root") from error
+        raise _cannot_write(path, error, key) from error
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:

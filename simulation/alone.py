@@ -39,9 +39,7 @@ def run_centralized(config: RunConfig, sites: SimulatedSites, epochs: int) -> di
     folder = _open_folder(config, "centralized")
     pooled = concatenate(list(sites.split("train").values()))
     trainer = _fit(config, model, sites, pooled, sites.split("validation"), epochs, folder.checkpoints)
-    save_tensors(
-        folder.checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites, list(sites.sites))
-    )
+    _save_model(folder.checkpoints, model, "centralized", config, sites, list(sites.sites))
     found = {name: _test(trainer, name, dataset, folder) for name, dataset in sites.split("test").items()}
     return _finish(config, "centralized", epochs, found, folder, sites)
 
@@ -67,8 +65,8 @@ def run_alone(mode: str, config: RunConfig, sites: SimulatedSites, epochs: int) 
             prepare_baseline(model, config, sites, name, checkpoints)
         validation = {name: splits["validation"]}
         trainer = _fit(config, model, sites, splits["train"], validation, epochs, checkpoints)
-        if mode == "local":
-            save_tensors(checkpoints / "final.safetensors", model.state_dict(), _metadata(config, sites, [name]))
+        if mode != "yardstick":
+            _save_model(checkpoints, model, mode, config, sites, [name])
         found[name] = _test(trainer, name, splits["test"], folder)
     return _finish(config, mode, epochs, found, folder, sites)
 
@@ -207,8 +205,9 @@ def _finish(
     sites: SimulatedSites,
 ) -> dict[str, Any]:
     model_stamps = _stamps_of(sites, list(sites.sites)) if mode == "centralized" else []
-    reads_text = {"yardstick": False, "baseline": config.baseline.reads_text}.get(mode, config.model.reads_text)
-    summary = summarize(mode, config.seed, epochs, found, folder.seconds(), sites, model_stamps, reads_text)
+    summary = summarize(
+        mode, config.seed, epochs, found, folder.seconds(), sites, model_stamps, _reads_text(mode, config)
+    )
     if mode == "baseline":
         summary["baseline"] = describe_baseline(config, sites)
     if config.privacy.covers_records:
@@ -222,7 +221,7 @@ def _finish(
             "records": {name: _privacy_cost(config, records, epochs) for name, records in train.items()},
         }
     folder.write_summary(summary)
-    if mode in ("centralized", "local"):
+    if mode != "yardstick":
         write_simulation_cards(folder.path, sites)
     return summary
 
@@ -232,10 +231,24 @@ def _stamps_of(sites: SimulatedSites, names: Sequence[str]) -> list[str]:
     return stamps.in_order(stamp for name in names for stamp in own_stamps[name])
 
 
-def _metadata(config: RunConfig, sites: SimulatedSites, trained_on: Sequence[str]) -> dict[str, str]:
-    model = dataclasses.replace(config.model, vision=with_image_normalisation(config.model.vision))
-    return {
-        "model": json.dumps(to_mapping(model)),
+def _reads_text(mode: str, config: RunConfig) -> bool:
+    return {"yardstick": False, "baseline": config.baseline.reads_text}.get(mode, config.model.reads_text)
+
+
+def _save_model(
+    checkpoints: Path, model: nn.Module, mode: str, config: RunConfig, sites: SimulatedSites, trained_on: Sequence[str]
+) -> None:
+    """``final.safetensors`` with its own description, as :class:`medvlmoe.trained_model.TrainedModel` reads it."""
+    architecture = dataclasses.replace(config.model, vision=with_image_normalisation(config.model.vision))
+    own_stamps = _stamps_of(sites, trained_on)
+    if not _reads_text(mode, config):
+        own_stamps = [stamp for stamp in own_stamps if stamp != stamps.LEAKY]
+    metadata = {
+        "model": json.dumps(to_mapping(architecture)),
         "label_space": json.dumps(sites.label_space.to_dict()),
-        "stamps": json.dumps(_stamps_of(sites, trained_on)),
+        "stamps": json.dumps(own_stamps),
+        "parameters": str(sum(parameter.numel() for parameter in model.parameters())),
     }
+    if mode == "baseline":
+        metadata["baseline"] = json.dumps(to_mapping(config.baseline))
+    save_tensors(checkpoints / "final.safetensors", model.state_dict(), metadata)

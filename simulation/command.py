@@ -74,7 +74,7 @@ def evaluate(arguments: list[str]) -> int:
         total_epochs=1,
     )
     found = {name: trainer.evaluate(dataset) for name, dataset in sites.split("test").items()}
-    summary = summarize("evaluate", config.seed, 0, found, 0.0, sites, trained.stamps)
+    summary = summarize("evaluate", config.seed, 0, found, 0.0, sites, trained.stamps, trained.reads_text)
     print_table(rows_of({"evaluate": summary}), f"{trained.path}, test split of each site", summary["stamps"])
     return 0
 

@@ -31,7 +31,7 @@ def write_programs(folder: Path) -> Path:
         _SUPEREXEC: f'exec {shlex.quote(str(here / _SUPEREXEC))} "$@"',
     }
     for name, line in lines.items():
-        write_text(folder / name, f"#!/bin/sh\n{line}\n")
+        write_text(folder / name, f"#!/bin/sh\n{line}\n", key=None)
         (folder / name).chmod(0o700)
     for stranger in folder.iterdir():
         if stranger.name not in lines:

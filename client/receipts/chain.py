@@ -63,8 +63,8 @@ class ReceiptChain:
                 raise CheckpointError(f"{self.path}: {verdict.fault}; nothing leaves until this is looked into")
             unsigned = Receipt(**entry, number=len(verdict.receipts) + 1, previous=verdict.head)
             receipt = replace(unsigned, hash=unsigned.own_hash())
-            append_json_line(self.path, asdict(receipt))
-            write_json(self._head_file, {"count": receipt.number, "hash": receipt.hash})
+            append_json_line(self.path, asdict(receipt), key=None)
+            write_json(self._head_file, {"count": receipt.number, "hash": receipt.hash}, key=None)
             return receipt
 
     def receipts(self) -> list[Receipt]:

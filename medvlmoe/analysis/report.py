@@ -54,7 +54,7 @@ def write_report(folder: Path) -> Path:
         config=_read(folder / "config.yaml"),
     )
     path = folder / "report.html"
-    write_text(path, page)
+    write_text(path, page, key=None)
     return path
 
 

@@ -1,5 +1,7 @@
 """A baseline from its configuration."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -11,6 +13,7 @@ from medvlmoe.baselines.contrastive import ContrastiveBaseline
 from medvlmoe.baselines.convirt import ConVIRT
 from medvlmoe.baselines.gloria import GLoRIA
 from medvlmoe.model.config import MedVLMoEConfig
+from medvlmoe.model.memory import without_memory
 from medvlmoe.seeds import derive_seed
 
 _METHODS: dict[str, type[ContrastiveBaseline] | type[BioBERTVQA]] = {
@@ -42,6 +45,21 @@ def build_baseline(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "model"))
         return _METHODS[config.name](config, model, label_count)
+
+
+def empty_baseline(config: BaselineConfig, model: MedVLMoEConfig, label_count: int) -> ContrastiveBaseline | BioBERTVQA:
+    """A baseline whose parameters have no values yet; no weights file is read. For whoever has all the values.
+
+    Args:
+        config: the baseline.
+        model: MedVLMoE's configuration, as for :func:`build_baseline`.
+        label_count: Y, rows of the head.
+    """
+    bare = replace(
+        config, image=replace(config.image, weights=None), text=replace(config.text, weights=None, frozen_layers=0)
+    )
+    shared = replace(model, vision=replace(model.vision, weights=None), text=replace(model.text, weights=None))
+    return without_memory(lambda: _METHODS[config.name](bare, shared, label_count))
 
 
 def freeze_encoders(model: nn.Module) -> None:

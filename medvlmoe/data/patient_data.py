@@ -39,7 +39,8 @@ def warn_of_patient_data(index: SiteIndex, cache: Path) -> None:
 
     Raises:
         ConfigError: pydicom is not installed.
-        DataError: a file is gone, or the list cannot be written.
+        DataError: a file is gone.
+        CheckpointError: the list cannot be written.
     """
     images = index.images
     if not isinstance(images, ImageFiles):
@@ -53,7 +54,9 @@ def warn_of_patient_data(index: SiteIndex, cache: Path) -> None:
         return
     count, identified, burned_in = _review(suspects.paths)
     _log(index.root, record, count, identified, burned_in)
-    write_json(record, {"dicom_files": count, "patient_data": identified, "burned_in_annotation": burned_in})
+    write_json(
+        record, {"dicom_files": count, "patient_data": identified, "burned_in_annotation": burned_in}, key="data.cache"
+    )
 
 
 def _review(paths: Sequence[Path]) -> tuple[int, dict[str, list[str]], list[str]]:

@@ -27,6 +27,6 @@ def write_if_changed(path: Path, text: str, *, executable: bool = False) -> bool
     """Bring a file that holds no secret up to date; whether it changed."""
     changed = not path.exists() or path.read_text(encoding="utf-8") != text
     if changed:
-        write_text(path, text)
+        write_text(path, text, key="output")
     path.chmod(0o755 if executable else 0o644)
     return changed

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 
 from simulation.reproduction.cell import Cell
+from simulation.reproduction.run_cell import remove_leftovers
 from simulation.reproduction.worker import Outcome, Worker
 
 
@@ -50,6 +51,7 @@ def run_grid(cells: Sequence[Cell], jobs: int, tell: Callable[[Event], None]) ->
     for cell in cells:
         summary = cell.summary()
         if summary is not None:
+            remove_leftovers(cell)
             grid.done(cell, "", found=True, seconds=float(summary.get("seconds", 0.0)))
     workers: list[Worker] = []
     try:

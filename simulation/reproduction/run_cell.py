@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medvlmoe.analysis.card.write import CARD
+from medvlmoe.analysis.card.write import say_that_weights_go
 from medvlmoe.baselines.pretraining import CHECKPOINT as PRETRAINING_CHECKPOINT
 from medvlmoe.errors import CheckpointError
 from medvlmoe.files import TensorFile
@@ -42,8 +42,16 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         summary = cell.summary()
         if summary is None:
             summary = _run(cell)
+        remove_leftovers(cell)
         _remove_weights(cell)
     return summary
+
+
+def remove_leftovers(cell: Cell) -> None:
+    """Of a finished cell: the state to go on training, which a kill in its last moment has left there."""
+    for name in (LAST_CHECKPOINT, PRETRAINING_CHECKPOINT, BEST_CHECKPOINT):
+        with contextlib.suppress(OSError):
+            (cell.weights.parent / name).unlink()
 
 
 def _run(cell: Cell) -> dict[str, Any]:
@@ -81,15 +89,11 @@ def _cost(cell: Cell, sites: SimulatedSites) -> ModelCost:
 
 
 def _remove_weights(cell: Cell) -> None:
-    """What a finished cell needs no more: the state to go on training, and weights that nobody asked for."""
-    names = [LAST_CHECKPOINT, PRETRAINING_CHECKPOINT]
-    if cell.config.mode != "baseline" or not cell.keeps_weights:  # a baseline has no other file of its weights
-        names.append(BEST_CHECKPOINT)
-    if not cell.keeps_weights:
-        names += [cell.weights.name, f"{CARD}.md", f"{CARD}.json"]  # no card of a model that is not there
-    for name in names:
+    """Weights that nobody asked for."""
+    if not cell.keeps_weights and cell.weights.exists():
+        say_that_weights_go(cell.weights.parent)
         with contextlib.suppress(OSError):
-            (cell.weights.parent / name).unlink()
+            cell.weights.unlink()
 
 
 @contextlib.contextmanager

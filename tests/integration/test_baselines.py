@@ -49,6 +49,37 @@ def test_a_resumed_run_ends_the_same(phantom_root: Path, tmp_path: Path) -> None
     assert whole["sites"] == again["sites"]
 
 
+def test_a_trained_model_can_be_tested_again_but_not_explained(
+    phantom_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also what the file must hold for it: normalisation, statistics of batches, and what the model reads."""
+    summary = run(phantom_root, tmp_path, "baseline=gloria")
+    checkpoint = tmp_path / "run" / "checkpoints" / "mimic_cxr" / "final.safetensors"
+    capsys.readouterr()
+    assert command(["evaluate", f"checkpoint={checkpoint}", "data=none", MIMIC, f"data.root={phantom_root}",
+                    f"output.root={tmp_path}", "training.bootstrap_resamples=0"]) == 0  # fmt: skip
+    shown = capsys.readouterr().out
+    assert f"{summary['sites']['mimic_cxr']['auc']:.3f}" in shown and "LEAKY" not in shown
+    image = next((phantom_root / "mimic_cxr").rglob("*.jpg"))
+    assert command(["explain", f"checkpoint={checkpoint}", f"image={image}", "block=findings"]) == 2
+    assert "the model has no experts" in capsys.readouterr().err
+
+
+def test_the_card_says_what_a_comparison_model_is(phantom_root: Path, tmp_path: Path) -> None:
+    run(phantom_root, tmp_path, "baseline=biobert_vqa", "baseline.text_at_test=concat", "baseline.fine_tune=linear")
+    card = (tmp_path / "run" / "checkpoints" / "mimic_cxr" / "model_card.md").read_text()
+    assert "| reads at test time | image and the question 'Which findings are present?', followed by the text |" in card
+    assert "| stage A | none: the method has no contrastive stage |" in card
+    assert "| stage B | on the labels, head and fusion: both encoders are frozen |" in card
+    assert "Trained and tested at one hospital" in card and "Not the published model" in card
+    run(phantom_root, tmp_path, "baseline=clip_med", "baseline.pretraining.epochs=0", "output.overwrite=true")
+    card = (tmp_path / "run" / "checkpoints" / "mimic_cxr" / "model_card.md").read_text()
+    assert "| stage A | none: the contrastive stage was left out (baseline.pretraining.epochs=0) |" in card
+    run(phantom_root, tmp_path, "baseline=biovil", "output.overwrite=true")
+    card = (tmp_path / "run" / "checkpoints" / "mimic_cxr" / "model_card.md").read_text()
+    assert "with the reports of the same records" in card
+
+
 def test_a_site_without_reports(phantom_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = command(["simulate", "mode=baseline", "baseline/encoders=tiny", "model=tiny", "data=none",
                  "data.sites={retina:{kind:retinamnist,root:medmnist}}", f"data.root={phantom_root}",

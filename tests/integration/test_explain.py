@@ -70,14 +70,18 @@ def test_a_dicom_file_is_explained_like_its_pixels(checkpoint, hospital, tmp_pat
         (["checkpoint=there", "image=there", "output=x.doc"], "output=x.doc"),
         (["checkpoint=there", "image=there", "colour=red"], "colour"),
         (["checkpoint=broken", "image=there"], "not a whole safetensors file"),
+        (["checkpoint=there", "image=there", "output=below a file"], "why.png: "),
+        (["checkpoint=there", "image=there", "output=below a file"], "; free space or choose another output"),
     ],
 )
 def test_mistakes_are_one_line(checkpoint, hospital, tmp_path, capsys, arguments, message):
     (tmp_path / "broken").write_bytes(b"nothing")
     known = {"checkpoint=there": f"checkpoint={checkpoint}", "image=there": f"image={hospital.image(0)}",
              "checkpoint=broken": f"checkpoint={tmp_path}/broken",
+             "output=below a file": f"output={tmp_path}/broken/why.png",
              "image=broken": f"image={tmp_path}/broken"}  # fmt: skip
     capsys.readouterr()
     assert run(["explain", *(known.get(argument, argument) for argument in arguments)]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0] and "on_bad_image" not in lines[0]
+    assert "output.root" not in lines[0], "explain has no such key"

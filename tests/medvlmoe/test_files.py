@@ -20,6 +20,7 @@ from medvlmoe.files import (
     save_tensors,
     write_atomically,
     write_json,
+    write_text,
 )
 
 
@@ -173,3 +174,15 @@ def test_renamed_tensors_are_looked_up_when_asked_for(tmp_path: Path) -> None:
     assert torch.equal(model["a"], torch.ones(1))
     with pytest.raises(KeyError):
         model["c"]
+
+
+def test_an_error_names_the_key_that_the_command_has(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    below_a_file = tmp_path / "file" / "x.json"
+    for write in (write_text, write_json, append_json_line):
+        with pytest.raises(CheckpointError, match=r"cannot write .*; free space or choose another output\.root$"):
+            write(below_a_file, "")
+        with pytest.raises(CheckpointError, match=r"; free space or choose another report$"):
+            write(below_a_file, "", key="report")
+        with pytest.raises(CheckpointError, match=r"; free space, or let this user write there$"):
+            write(below_a_file, "", key=None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlmoe import stamps
+from medvlmoe.analysis.card.comparison_model import comparison_model
 from medvlmoe.analysis.card.subgroups import Disclosure, results_of
 from medvlmoe.configuration import to_mapping
 from medvlmoe.errors import CheckpointError
@@ -18,6 +19,9 @@ from medvlmoe.training.predictions import load_predictions
 
 DATA_FACTS, PREDICTIONS = "data.json", "predictions"
 """What a simulation knows of its sites' data; the folder of scores on the test splits."""
+
+ALONE = ("local", "baseline")
+"""Modes whose models are trained and tested at one site each."""
 
 _TRAINING = ("batch_size", "encoder_learning_rate", "head_learning_rate", "weight_decay", "warmup_epochs", "schedule",
              "precision", "patience")  # fmt: skip
@@ -51,15 +55,21 @@ def card_numbers(folder: Path, checkpoint: Path, sites: Sequence[str], *, min_pa
             "predictions": results_of(load_predictions(path), how) if _is_inside(path, folder) else None,
         }
     numbers = {
-        "run": folder.name if folder.parent.name != "compare" else f"{folder.parent.parent.name}/{folder.name}",
+        "run": _name(folder, config),
         "mode": summary["mode"],
         "seed": summary["seed"],
         "stamps": stamps.in_order(
             [*trained.stamps, *(stamp for site in sites for stamp in summary["sites"][site].get("stamps", []))]
         ),
         "model": _model(trained),
+        "comparison": None
+        if trained.baseline is None
+        else comparison_model(
+            trained.baseline, trained.config, (summary["baseline"]["pretraining_text"] or {}).get(sites[0])
+        ),
+        "reads_text": trained.reads_text,
         "training": _training(folder, summary, config, trained),
-        "data": {site: facts[site] for site in facts if site in sites or summary["mode"] != "local"},
+        "data": {site: facts[site] for site in facts if site in sites or summary["mode"] not in ALONE},
         "sites": results,
         "min_patients": min_patients,
         "min_of_a_class": how.min_of_a_class,
@@ -67,6 +77,14 @@ def card_numbers(folder: Path, checkpoint: Path, sites: Sequence[str], *, min_pa
         "privacy": "privacy" in summary or (folder / "privacy.md").exists(),
     }
     return {**numbers, "limits": limits(numbers)}
+
+
+def _name(folder: Path, config: dict[str, Any]) -> str:
+    """The run's own name below ``output.root``, which says what is compared; the folder's if it was renamed."""
+    name = config["output"]["name"] or ""
+    if Path(name).name != folder.name:
+        return folder.name
+    return str(name).replace("/compare/", "/").removeprefix("cells/")
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
@@ -81,8 +99,12 @@ def limits(numbers: dict[str, Any]) -> list[str]:
         f"One training run (seed {numbers['seed']}): the intervals are over patients and say nothing of other seeds."
     )
     found.append("Tested on patients of the hospitals that it was trained at; no hospital is new to it.")
-    if numbers["mode"] == "local":
+    if numbers["mode"] in ALONE:
         found[-1] = "Trained and tested at one hospital; nothing is known of any other."
+    if numbers["comparison"] is not None and numbers["comparison"]["random"]:
+        found.append(
+            "Not the published model: its encoders started from random weights and saw one site's training images."
+        )
     for site, entry in numbers["sites"].items():
         result, summary = entry["predictions"], entry["summary"]
         if result is not None and result.get("suppressed"):
@@ -96,6 +118,9 @@ def limits(numbers: dict[str, Any]) -> list[str]:
             found.append(
                 f"{site}: a classifier on the text alone is as good ({text_only:.3f}); nothing shows that the image "
                 "adds to it."
+                if numbers["reads_text"]
+                else f"{site}: a classifier on the text alone, which this model does not read, is as good "
+                f"({text_only:.3f})."
             )
         if result is not None and not result.get("suppressed") and not any(result["subgroups"].values()):
             found.append(f"{site}: age, sex and view are not known, so results by subgroup are not.")
@@ -106,9 +131,10 @@ def _model(trained: TrainedModel) -> dict[str, Any]:
     file = TensorFile(trained.path)
     return {
         "config": to_mapping(trained.config),
-        "parameters": sum(math.prod(file.shape_of(name)) for name in file),
+        "parameters": trained.parameters or sum(math.prod(file.shape_of(name)) for name in file),
         "blocks": trained.label_space.to_dict()["blocks"],
         "file": trained.path.name,
+        "kept": True,
         "bytes": trained.path.stat().st_size,
         "sha256": _sha256(trained.path),
     }

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from medvlmoe import stamps
-from medvlmoe.analysis.card.numbers import as_json, card_numbers
-from medvlmoe.files import TensorFile, write_json, write_text
+from medvlmoe.analysis.card.numbers import ALONE, as_json, card_numbers
+from medvlmoe.files import TensorFile, read_json, write_json, write_text
 from medvlmoe.run_folder import read_summary
 
 MIN_PATIENTS = 10
@@ -15,7 +15,7 @@ CARD, FINAL = "model_card", "final.safetensors"
 
 
 def write_cards(folder: Path, *, min_patients: int = MIN_PATIENTS) -> list[Path]:
-    """Write the card of every finished model of a run: the one of all sites, or one a site (``mode=local``).
+    """Write the card of every finished model of a run: the one of all sites, or one a site.
 
     Args:
         folder: a run folder with ``summary.json``.
@@ -35,10 +35,26 @@ def write_cards(folder: Path, *, min_patients: int = MIN_PATIENTS) -> list[Path]
     for checkpoint, tested in models.items():
         if checkpoint.exists() and "model" in TensorFile(checkpoint).metadata():
             numbers = card_numbers(folder, checkpoint, tested, min_patients=min_patients)
-            write_json(checkpoint.with_name(f"{CARD}.json"), as_json(numbers))
-            write_text(checkpoint.with_name(f"{CARD}.md"), markdown(numbers))
-            written.append(checkpoint.with_name(f"{CARD}.md"))
+            written.append(_write(checkpoint.parent, as_json(numbers)))
     return written
+
+
+def say_that_weights_go(folder: Path) -> None:
+    """Before ``final.safetensors`` in this folder is deleted: its card stays, and says so.
+
+    Raises:
+        CheckpointError: the card cannot be read or written.
+    """
+    if (folder / f"{CARD}.json").exists():
+        numbers = read_json(folder / f"{CARD}.json")
+        numbers["model"]["kept"] = False
+        _write(folder, numbers)
+
+
+def _write(folder: Path, numbers: dict[str, Any]) -> Path:
+    write_json(folder / f"{CARD}.json", numbers, key=None)
+    write_text(folder / f"{CARD}.md", markdown(numbers), key=None)
+    return folder / f"{CARD}.md"
 
 
 def markdown(numbers: dict[str, Any]) -> str:
@@ -72,6 +88,9 @@ def markdown(numbers: dict[str, Any]) -> str:
         size=size,
         how_trained=_how_trained(numbers),
         version=version("medvlmoe"),
+        text_encoder=_text_encoder(numbers),
+        experts=_experts(numbers["model"]["config"]["moe"]),
+        alone=numbers["mode"] in ALONE,
         counted=lambda split: f"{split['images']:,} ({split['patients']:,})",
     )
     return re.sub(r"\n{3,}", "\n\n", page)
@@ -87,6 +106,22 @@ def _how_trained(numbers: dict[str, Any]) -> str:
         )
     kind = "on the pooled data of" if numbers["mode"] == "centralized" else "on the data of"
     return f"{kind} {hospitals}, up to {training['rounds']} epochs, seed {numbers['seed']}"
+
+
+def _text_encoder(numbers: dict[str, Any]) -> str:
+    text = numbers["model"]["config"]["text"]
+    if text["encoder"] == "biogpt":
+        return f"biogpt, {text['layers']} layers; weights: {numbers['training']['weights']['text'] or 'random'}"
+    return {"embedding_bag": "a bag of words", "null_token": "none: one learned vector stands for every text"}[
+        text["encoder"]
+    ]
+
+
+def _experts(moe: dict[str, Any]) -> str:
+    shared = f", and to {moe['shared_experts']} shared one(s) beside them" if moe["shared_experts"] else ""
+    start = "; started as copies of a trained single network" if moe["upcycle_from"] else ""
+    count = f"{'up to ' if moe['top_p'] else ''}{moe['top_k']}"
+    return f"{moe['experts']}, each {moe['unit']} goes to {count}{shared}; balance loss {moe['balance_alpha']}{start}"
 
 
 def _number(value: float | None) -> str:

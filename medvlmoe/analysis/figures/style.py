@@ -81,11 +81,15 @@ def save_figure(figure: "Figure", stem: Path, numbers: Any | None = None, dpi: i
 
 
 def save_picture(figure: "Figure", path: Path, dpi: int = 200) -> None:
-    """Write a figure in the format that the path's ending names, atomically."""
+    """Write a figure in the format that the path's ending names, atomically.
+
+    Raises:
+        CheckpointError: it cannot be written; the command's key ``output`` says where.
+    """
     ending = path.suffix.lstrip(".").lower()
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {})
     with house_style():
-        write_atomically(path, _saver(figure, ending, metadata, dpi))
+        write_atomically(path, _saver(figure, ending, metadata, dpi), key="output")
 
 
 def write_stamps(figure: "Figure", stamped: Sequence[str], note: str = "") -> None:

@@ -92,7 +92,8 @@ def protocol_words(results: Results) -> str:
 def baseline_words(results: Results) -> str:
     """One sentence on the baselines' encoders, first stage and text."""
     p = results.protocol
-    sentence = f"Baselines: {p['pretraining_epochs']} epochs of stage A; "
+    epochs = p["pretraining_epochs"]
+    sentence = f"Baselines: {epochs} epoch{'' if epochs == 1 else 's'} of stage A; "
     if p["baseline_backbone"] != "shared":
         sentence += (
             f"published encoders from weights: image {p['baseline_image_weights']}, text {p['baseline_text_weights']}; "

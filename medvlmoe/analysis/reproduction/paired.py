@@ -3,6 +3,10 @@
 The quantity is the difference of mean AUCs (over labels, then over seeds). Its standard error over patients comes from
 DeLong's structural components (DeLong, DeLong and Clarke-Pearson 1988), summed over the rows of a patient because they
 are not independent (as in Obuchowski 1997). With one label, one seed and one row a patient it is DeLong's test.
+
+A class of few patients cannot tell its own spread: of a single one DeLong's variance is 0, whatever the models do.
+There the spread is taken about no difference instead of about the class's own mean difference. Where the models are
+equal both are right on average; where they are not, this one is the larger.
 """
 
 import math
@@ -20,6 +24,8 @@ from medvlmoe.training.metrics import Floats, RankedLabel
 from medvlmoe.training.predictions import Predictions
 
 _QUANTILE = NormalDist().inv_cdf(0.975)
+FEW_PATIENTS = 10
+"""A class of fewer patients is few."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +87,8 @@ def paired_test(
     influence_N = np.zeros(len(labels_NY))
     for a, b in zip(first, second, strict=True):
         for place in defined:
-            own = influence(a.scores_NY[:, place].numpy(), labels_NY[:, place])
-            other = influence(b.scores_NY[:, place].numpy(), labels_NY[:, place])
-            influence_N += (own - other) / (len(defined) * len(first))
+            scores = a.scores_NY[:, place].numpy(), b.scores_NY[:, place].numpy()
+            influence_N += influence(*scores, labels_NY[:, place], patient_N) / (len(defined) * len(first))
     by_patient_P = np.bincount(patient_N, weights=influence_N)
     error = math.sqrt(float(np.square(by_patient_P).sum()))
     difference = math.fsum(differences) / len(differences)
@@ -118,26 +123,33 @@ def mean_interval(runs: Sequence[Predictions], *, resamples: int = 1000, seed: i
     return _bootstrap_interval([(own, None) for own in areas], defined, runs[0].patient_ids, resamples, seed)
 
 
-def influence(scores_N: NDArray[np.floating], labels_N: NDArray[np.floating]) -> Floats:
-    """What each row adds to the error of a label's area; the sum of squares is DeLong's variance.
+def influence(
+    first_N: NDArray[np.floating],
+    second_N: NDArray[np.floating],
+    labels_N: NDArray[np.floating],
+    patient_N: NDArray[np.int64],
+) -> Floats:
+    """What each row adds to the error of a difference of areas; the sum of squares is DeLong's variance of it.
 
-    A positive row's component is the share of negatives that it is scored above, minus the area; a negative row's the
-    share of positives that are scored above it. Rows with an unknown label have 0. A class of a single row has no
-    spread, so it adds nothing.
+    A positive row's component is the share of negatives that it is scored above; a negative row's the share of
+    positives that are scored above it; first model minus second, minus the mean of the class unless the class is of few
+    patients. Rows with an unknown label have 0.
 
     Args:
-        scores_N: scores of the rows.
+        first_N: the first model's scores of the rows.
+        second_N: the second model's.
         labels_N: 0, 1 or NaN.
+        patient_N: number of each row's patient.
     """
+    values_N = np.zeros(len(labels_N))
     positive, negative = np.flatnonzero(labels_N > 0.5), np.flatnonzero(labels_N <= 0.5)
-    above, below = np.sort(scores_N[positive]), np.sort(scores_N[negative])
-    own = _share_below(below, scores_N[positive])
-    other = 1.0 - _share_below(above, scores_N[negative])
-    area = float(own.mean())
-    values_N = np.zeros(len(scores_N))
-    for rows, components in ((positive, own), (negative, other)):
-        if len(rows) > 1:
-            values_N[rows] = (components - area) / math.sqrt(len(rows) * (len(rows) - 1))
+    for rows, others, sign in ((positive, negative, 1.0), (negative, positive, -1.0)):
+        own, theirs = (_share_below(np.sort(scores[others]), scores[rows]) for scores in (first_N, second_N))
+        components = sign * (own - theirs)
+        if len(np.unique(patient_N[rows])) < FEW_PATIENTS:
+            values_N[rows] = components / len(rows)
+        else:
+            values_N[rows] = (components - components.mean()) / math.sqrt(len(rows) * (len(rows) - 1))
     return values_N
 
 

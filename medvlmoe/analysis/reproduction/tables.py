@@ -161,6 +161,7 @@ def _ablations(dataset: str, entries: Sequence[Entry], marks: Marks) -> Sheet:
                 words.interval(entry.patients),
                 loss,
                 "-" if entry.comparison is None else words.p_value(entry.comparison.p_adjusted),
+                _over_seeds(entry),
                 "-" if entry.paper is None else str(entry.paper),
                 words.signed(paper_loss),
                 words.signed(entry.minus_paper),
@@ -173,8 +174,8 @@ def _ablations(dataset: str, entries: Sequence[Entry], marks: Marks) -> Sheet:
     return Sheet(
         title=dataset,
         notes=[note for note in [words.data_words(entries[0])] if note],
-        header=["variant", "ours", "patients", "− full model", "p (Holm)", "paper", "paper's loss", "ours − paper",
-                "parameters", "active", "FLOPs", "stamps"],
+        header=["variant", "ours", "patients", "− full model", "p (Holm)", "over seeds", "paper", "paper's loss",
+                "ours − paper", "parameters", "active", "FLOPs", "stamps"],
         rows=rows,
     )  # fmt: skip
 
@@ -184,11 +185,16 @@ def _difference(entry: Entry) -> tuple[str, str, str]:
     if entry.comparison is None:
         return "-", "-", "-"
     test = entry.comparison.test
-    over_seeds = "-"
-    if "seeds_half_width" in test:
-        over_seeds = f"± {words.number(100 * test['seeds_half_width'])} (n = {test['seeds']:.0f})"
     difference = f"{words.signed(100 * test['difference'])} {words.interval([100 * test['low'], 100 * test['high']])}"
-    return difference, words.p_value(entry.comparison.p_adjusted), over_seeds
+    return difference, words.p_value(entry.comparison.p_adjusted), _over_seeds(entry)
+
+
+def _over_seeds(entry: Entry) -> str:
+    """Half of the paired t-interval over seeds of the same difference; none for one seed."""
+    test = {} if entry.comparison is None else entry.comparison.test
+    if "seeds_half_width" not in test:
+        return "-"
+    return f"± {words.number(100 * test['seeds_half_width'])} (n = {test['seeds']:.0f})"
 
 
 def _anchor_sheet(kinds: set[str]) -> Sheet:

@@ -42,6 +42,7 @@ def check(arguments: list[str]) -> int:
 
     Raises:
         ConfigError: an unknown key, or no site.
+        CheckpointError: ``report`` cannot be written.
     """
     if any(argument in ("-h", "--help") for argument in arguments):
         print(f"{_USAGE}\n\n{to_yaml(CheckConfig())}", end="")
@@ -59,7 +60,9 @@ def check(arguments: list[str]) -> int:
         print_check(found, console)
         checks.append(found)
     if config.report is not None:
-        write_text(Path(config.report).expanduser(), "".join(f"{line}\n" for line in report_lines(checks)))
+        write_text(
+            Path(config.report).expanduser(), "".join(f"{line}\n" for line in report_lines(checks)), key="report"
+        )
     return EXIT_DIFFERENT if any(differences(found) or found.problems.count for found in checks) else 0
 
 

@@ -74,7 +74,7 @@ def generate_phantoms(config: PhantomConfig) -> dict[str, int]:
                 (root / folder / LABEL_FILE).write_text(_LABEL)
     except OSError as error:
         raise DataError(f"cannot write phantoms to {root}: {error}; free space or choose another root") from error
-    write_json(root / RECORD_FILE, {**wanted, "notice": NOTICE, "images": images})
+    write_json(root / RECORD_FILE, {**wanted, "notice": NOTICE, "images": images}, key="root")
     return images
 
 

@@ -72,3 +72,15 @@ def test_a_cell_may_start_processes_of_its_own(tmp_path: Path, phantom_root: Pat
     cell = replace(cell, dataset="retinamnist", config=replace(cell.config, mode="local", data=data))
     assert run_grid([cell], 1, lambda event: None) == {}
     assert cell.summary() is not None
+
+
+def test_what_a_kill_in_the_last_moment_left_is_removed(tmp_path: Path) -> None:
+    """A checkpoint is three times the model; a finished cell would keep it for ever."""
+    (cell,) = cells(tmp_path, 1)
+    checkpoints = cell.weights.parent
+    checkpoints.mkdir(parents=True)
+    for name in ("last", "best", "pretraining", "final"):
+        (checkpoints / f"{name}.safetensors").write_bytes(b"weights")
+    (cell.folder / "summary.json").write_text('{"cell": {"identity": "0"}}')
+    assert run_grid([cell], 1, lambda event: None) == {}
+    assert [path.name for path in checkpoints.iterdir()] == ["final.safetensors"], "a model that was kept stays"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def forget() -> None:
 
 def cells(root: Path, phantoms: Path, *more: str) -> list[Cell]:
     arguments = [*QUICK, f"data.root={phantoms}", f"output.root={root}", f"data.cache={phantoms}/cache", *more]
-    return make_plan(compose(ReproductionConfig, arguments, config_name="reproduce"), ["table1"]).cells
+    return make_plan(compose(ReproductionConfig, arguments, config_name="reproduce"), ["table1"], arguments).cells
 
 
 def scores(cell: Cell) -> torch.Tensor:
@@ -76,6 +77,29 @@ def test_a_finished_cell_is_read_and_not_touched(tmp_path: Path, phantom_root: P
     assert {path: path.stat().st_mtime_ns for path in cell.folder.rglob("*")} == before
     other = cells(tmp_path, phantom_root, "training.epochs=2")[0]
     assert other.folder != cell.folder and other.summary() is None
+
+
+def test_every_model_of_a_grid_has_a_card_kept_or_not(tmp_path: Path, phantom_root: Path) -> None:
+    for keep in (True, False):
+        more = ["models=[gloria]", "baseline.pretraining.epochs=1", f"keep_models={str(keep).lower()}"]
+        whole, gloria = cells(tmp_path / str(keep), phantom_root, *more)
+        assert (whole.model, gloria.model) == ("medvlmoe", "gloria_shared")
+        summary = run_cell(gloria)
+        names = {path.name for path in gloria.weights.parent.iterdir()}
+        assert names == {"model_card.json", "model_card.md", *(["final.safetensors"] if keep else [])}
+        card, numbers = (read(gloria.weights.with_name(f"model_card.{ending}")) for ending in ("md", "json"))
+        assert numbers["sites"]["retinamnist"]["summary"]["auc"] == summary["sites"]["retinamnist"]["auc"]
+        assert numbers["model"]["parameters"] == summary["cost"]["parameters"]
+        assert f"# Model card: retinamnist/gloria_shared/seed0-{gloria.identity[:12]}\n" in card
+        assert "| model | GLoRIA, a comparison model (Huang et al. 2021, ICCV): " in card
+        assert "| reads at test time | the image alone, as published; the text encoder is not used |" in card
+        assert "| stage A | contrastive, 1 epoch on the training images below with captions" in card
+        assert "no hospital is new" not in card and "experts" not in card and "PHANTOM" in card
+        assert ("not kept (a grid keeps all with `keep_models=true`)" in card) is not keep
+
+
+def read(path: Path) -> Any:
+    return read_json(path) if path.suffix == ".json" else path.read_text()
 
 
 def test_a_summary_of_another_identity_or_a_torn_folder_does_not_count(tmp_path: Path, phantom_root: Path) -> None:

@@ -159,7 +159,14 @@ def test_ablations_stand_with_their_loss_and_cost(results: Results) -> None:
     assert same[3] == "the same runs" and full[3] == "-"
     test = next(c for c in results.comparisons if c.table == "table2")
     assert ffn[3].startswith(f"{-100 * test.test['difference']:+.1f}".replace("-", "−"))
-    assert ffn[8:11] == ["1 k", "600", "5 M"]
+    assert ffn[document.sheets[0].header.index("parameters") :][:3] == ["1 k", "600", "5 M"]
+    half = document.sheets[0].header.index("over seeds")
+    assert ffn[half] == f"± {100 * test.test['seeds_half_width']:.1f} (n = 3)" and same[half] == full[half] == "-"
+    losses = [
+        100 * (results.finished("nih", "single_ffn")[n].sites["nih"]["auc"] - c.sites["nih"]["auc"])
+        for n, c in enumerate(results.finished("nih", FULL))
+    ]
+    assert 100 * test.test["seeds_half_width"] == pytest.approx(t_interval(losses)[1])
 
 
 def test_only_the_very_same_runs_are_called_so(results: Results) -> None:
