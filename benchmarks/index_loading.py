@@ -15,7 +15,9 @@ import gzip
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +27,8 @@ from medvlmoe.data.known_labels import CHEXPERT
 from medvlmoe.data.loaders.registry import read_index, read_records
 from medvlmoe.data.problems import Problems
 from medvlmoe.run_folder import peak_memory_bytes
+
+Result = TypeVar("Result")
 
 CODES = np.array(["", "", "", "", "", "1.0", "0.0", "-1.0"])
 METADATA = (
@@ -54,12 +58,12 @@ def main() -> None:
             measured("pathmnist: train images, 224 px", _read_images, "pathmnist", root)
 
 
-def measured(name, work, *arguments) -> None:
+def measured(name: str, work: Callable[..., tuple[int, float, int]], *arguments: Any) -> None:
     rows, seconds, peak = in_own_process(work, *arguments)
     print(f"| {name} | {rows:,} | {seconds:.1f} | {peak / 2**30:.2f} GiB |", flush=True)
 
 
-def in_own_process(work, *arguments):
+def in_own_process(work: Callable[..., Result], *arguments: Any) -> Result:
     """Run in a new process, so that its peak memory is its own and not left in this one."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work, arguments)
@@ -137,7 +141,7 @@ def write_mimic(root: Path, images: int = 377_110, studies: int = 227_835, patie
 def write_pathmnist(root: Path, images: int) -> None:
     """A compressed file whose training part has this many images."""
     random = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, count in (("train", images), ("val", 9), ("test", 9)):
         rows = random.integers(0, 255, (min(count, 50), 224, 224, 3), dtype=np.uint8) // 16
         arrays[f"{name}_images"] = np.resize(rows, (count, 224, 224, 3))

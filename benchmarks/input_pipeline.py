@@ -75,7 +75,9 @@ def print_decoding(folder: Path, images: Path | None, repeat: int) -> None:
     cores = usable_cores()
     print(f"\n| decode to 224 px | images/s, 1 thread | {cores} threads |\n|---|---:|---:|")
     noise = np.random.default_rng(0).normal(0, 3, (1024, 1024))
-    smooth = np.asarray(Image.fromarray(np.uint8([[30, 200], [120, 60]])).resize((1024, 1024)), dtype=float)
+    smooth = np.asarray(
+        Image.fromarray(np.array([[30, 200], [120, 60]], np.uint8)).resize((1024, 1024)), dtype=np.float64
+    )
     picture = Image.fromarray(np.clip(smooth + noise, 0, 255).astype(np.uint8))
     sets: dict[str, list[Path]] = {}
     for suffix in ("png", "jpg"):

@@ -80,9 +80,9 @@ def build(name: str, base: MedVLMoEConfig, label_count: int, seed: int) -> torch
     if name.startswith("yardstick:"):
         return build_image_classifier(name.removeprefix("yardstick:"), label_count, seed)
     backbone, _, groups = name.partition("/")
-    vision = dataclasses.replace(
-        base.vision, backbone=backbone, **({"normalisation_groups": int(groups)} if groups else {})
-    )
+    vision = dataclasses.replace(base.vision, backbone=backbone)
+    if groups:
+        vision = dataclasses.replace(vision, normalisation_groups=int(groups))
     return build_model(
         from_mapping(MedVLMoEConfig, {**to_mapping(base), "vision": to_mapping(vision)}), label_count, seed
     )
