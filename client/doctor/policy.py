@@ -3,11 +3,11 @@
 from datetime import datetime
 from math import inf
 
+from client.account import budget_of
 from client.doctor.finding import Findings, fail, ok, warn
 from client.doctor.patient import Patient
 from client.policy import PolicyRefusalError, SitePolicy
 from client.policy.request import check_hours
-from client.privacy import budget_of
 from client.receipts import ReceiptChain
 from medvlmoe.configuration import differences, to_mapping
 from medvlmoe.privacy.accountant import Accountant

@@ -42,7 +42,7 @@ def context() -> Context:
 def ask(site_of, monkeypatch: pytest.MonkeyPatch, parameters) -> Callable[..., tuple[Message, SiteConfig]]:
     """Send a request to a site whose training only adds 1 to every parameter."""
 
-    def train(site: SiteConfig, request, tensors) -> SiteUpdate:
+    def train(site: SiteConfig, request, tensors, departure) -> SiteUpdate:
         return SiteUpdate(
             round=request.round, tensors={n: t + 1 for n, t in tensors.items()}, examples=10.0,
             routed_samples_K=torch.ones(2), observed_labels_Y=torch.ones(5), metrics={"train_loss": 0.5},
