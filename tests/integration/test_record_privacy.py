@@ -273,6 +273,12 @@ def test_the_simulation_and_the_pooled_model(tmp_path: Path, phantom_root: Path)
     assert budget_of(simulated_site(compose(RunConfig, arguments), "retinamnist")).spent()
 
 
+@pytest.mark.parametrize("override", ["model.text.encoder=null_token", "model.text.encoder=embedding_bag"])
+def test_ablations_of_the_text_train_privately(tmp_path: Path, phantom_root: Path, override: str) -> None:
+    lines = federate(tmp_path, phantom_root, {}, override, "federation.rounds=1")
+    assert all(7.8 < lines[0]["sites"][name]["privacy/epsilon"] <= 8.0 for name in NAMES)
+
+
 @pytest.mark.parametrize(
     ("override", "reason"),
     [

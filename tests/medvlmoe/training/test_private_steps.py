@@ -348,9 +348,13 @@ def test_the_router_loss_is_each_records_own() -> None:
 @pytest.mark.parametrize("clipping", ["flat", "ghost"])
 @pytest.mark.parametrize("unit", ["sample", "token"])
 def test_the_balance_loss_with_constant_loads_is_each_records_own(unit: str, clipping: str) -> None:
-    """Held to a plain loop over single records: each alone, with the loss written out, clipped and added up."""
-    model = tiny_model("test_resnet", moe={"unit": unit})
+    """Held to a plain loop over single records: each alone, with the loss written out, clipped and added up.
+
+    In double precision: in single precision the order of the additions alone is seen at 1e-5.
+    """
+    model = tiny_model("test_resnet", moe={"unit": unit}).double()
     batch = make_batch(model, 5)
+    batch = dataclasses.replace(batch, image_BCHW=batch.image_BCHW.double())
     loads_K, alpha, bound = torch.tensor([0.7, 0.0, 0.2, 0.1]), 3.0, 0.5
     config = PrivacyConfig(mode="record", noise_multiplier=1.0, counts_noise=1.0, balance_alpha=alpha,
                            max_grad_norm=bound, clipping=clipping)  # fmt: skip
@@ -366,7 +370,7 @@ def test_the_balance_loss_with_constant_loads_is_each_records_own(unit: str, cli
         norm = float(sum(gradient.double().square().sum() for gradient in gradients.values())) ** 0.5
         for name, gradient in gradients.items():
             expected[name] += gradient * min(1.0, bound / norm)
-    assert distance(found, expected) < 3e-5
+    assert distance(found, expected) < 1e-9
     without = clipped_sum(model, batch, PrivateSteps(config, 1.0, SecretRandomness(3)))
     assert float((found["moe.router.weight"] - without["moe.router.weight"]).abs().max()) > 1e-3
 
