@@ -286,7 +286,6 @@ def test_ablations_of_the_text_train_privately(tmp_path: Path, phantom_root: Pat
         ("training.precision=bfloat16", "float32"),
         ("training.patience=3", "early stopping"),
         ("federation.select=best", "select=last"),
-        ("devices=2", "several devices"),
         ("compare=[yardstick]", "batch normalisation"),
         ("mode=baseline", "contrastive stage"),
         ("compare=[baseline]", "a false claim"),
