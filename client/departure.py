@@ -2,14 +2,13 @@
 
 from types import TracebackType
 
-import torch
-
 from client.account import Attempt, charged
 from client.state import StagedTensors
-from medvlmoe.errors import CheckpointError, LocalProcessError
+from medvlmoe.errors import CheckpointError
 
-# Failures of the machine: a full disk, too little memory. What the records are has no part in them.
-_TELLS_NOTHING = (CheckpointError, LocalProcessError, MemoryError, torch.OutOfMemoryError)
+# The disk: what is written there has its size from the model alone. Memory is not among them: how many tokens of a
+# record go to one expert decides how much a step takes, and a server could ask for a model at the edge of it.
+_TELLS_NOTHING = (CheckpointError,)
 
 
 class Departure:
@@ -19,10 +18,10 @@ class Departure:
     round is pending. :meth:`leave` charges the round and keeps the tensors; the reply is handed over after it.
 
     Without :meth:`leave` the tensors are discarded. A private round then costs nothing if its process is killed or
-    interrupted, or if the machine failed. Any other error is charged as if the reply had left: its code does leave,
-    and the records may have their part in it (a gradient that is not finite, an update larger than the policy allows).
-    The code is one number without noise, which the guarantee does not cover; charged, it can be asked for as often as
-    the budget lasts and no more.
+    interrupted, or if the disk failed. Any other error is charged as if the reply had left: its code does leave, and
+    the records may have their part in it (a gradient that is not finite, an update larger than the policy allows, too
+    little memory). The code is one number without noise, which the guarantee does not cover; charged, it can be asked
+    for as often as the budget lasts and no more.
     """
 
     def __init__(self) -> None:

@@ -45,11 +45,10 @@ def kept(site) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "error",
-    [KeyboardInterrupt(), SystemExit(1), MemoryError(), CheckpointError("the disk is full"),
-     LocalProcessError("gone"), torch.OutOfMemoryError("CUDA out of memory")],
+    [KeyboardInterrupt(), SystemExit(1), CheckpointError("the disk is full")],
     ids=lambda error: type(error).__name__,
-)  # fmt: skip
-def test_what_the_machine_ended_costs_nothing(round_of, error: BaseException) -> None:
+)
+def test_what_an_interruption_or_the_disk_ended_costs_nothing(round_of, error: BaseException) -> None:
     round_of(None, 1)
     spent = budget_of(round_of.site).spent()
     with pytest.raises(type(error)):
@@ -62,10 +61,16 @@ def test_what_the_machine_ended_costs_nothing(round_of, error: BaseException) ->
 
 @pytest.mark.parametrize(
     "error",
-    [ConfigError("a record's gradient is not finite"), PolicyRefusalError(error_codes.UPDATE_TOO_LARGE, "large"),
-     ValueError("who knows")],
+    [
+        ConfigError("a record's gradient is not finite"),
+        PolicyRefusalError(error_codes.UPDATE_TOO_LARGE, "large"),
+        ValueError("who knows"),
+        MemoryError(),
+        LocalProcessError("gone"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
     ids=lambda error: type(error).__name__,
-)  # fmt: skip
+)
 def test_an_error_that_the_records_may_have_a_part_in_is_charged(round_of, error: Exception) -> None:
     """Its code leaves, and a server could ask for it without end."""
     with pytest.raises(type(error)):
@@ -93,3 +98,13 @@ def test_without_the_line_of_the_release_nothing_leaves(round_of, monkeypatch: p
     with pytest.raises(CheckpointError, match="no space left"):
         round_of(None)
     assert budget_of(round_of.site).spent() == [] and kept(round_of.site) == {}
+
+
+def test_what_a_killed_process_has_staged_is_deleted_and_never_read(round_of) -> None:
+    states = RoundTensors(Path(round_of.site.folder), "trial-7f", "optimizer")
+    killed = states.stage(1, {"a": torch.ones(2)})
+    assert kept(round_of.site) == {}
+    round_of(None, 2)
+    assert not killed.file.exists() and kept(round_of.site)["a"].tolist() == [2.0, 2.0]
+    with pytest.raises(CheckpointError):
+        killed.keep()

@@ -10,7 +10,7 @@ from client.app import build_app, simulated_site
 from client.policy import SitePolicy
 from medvlmoe.command_line import run as command_line
 from medvlmoe.configuration import compose
-from medvlmoe.errors import QuorumError
+from medvlmoe.errors import CheckpointError, QuorumError
 from medvlmoe.files import read_json, read_json_lines
 from medvlmoe.privacy.accountant import Accountant
 from server.app import run_federation
@@ -196,7 +196,8 @@ def test_what_had_left_before_the_interruption_costs_twice_and_the_statement_say
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "charged"), [(MemoryError(), 105, [1, 2]), (ValueError("of a record"), 199, [1, 2, 2])]
+    ("error", "code", "charged"),
+    [(CheckpointError("the disk is full"), 103, [1, 2]), (MemoryError(), 105, [1, 2, 2])],
 )
 def test_an_error_in_training_costs_only_if_it_may_tell_of_the_records(
     tmp_path: Path, phantom_root: Path, error: Exception, code: int, charged: list[int]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import MetricRecord, RecordDict
 from flwr.supercore.grpc_health import run_health_server_grpc_no_tls
 
 from client.account import budget_of
@@ -20,6 +21,8 @@ from client.doctor.memory import check_memory
 from client.doctor.patient import Patient
 from client.doctor.policy import check_policy, check_privacy, check_receipts
 from client.policy import SitePolicy
+from client.receipts import ReceiptChain
+from client.receipts.receipt import describe
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from simulation.local_federation import free_ports
@@ -121,6 +124,14 @@ def test_spent_privacy_is_shown(patient, one) -> None:
     assert one(check_privacy(patient)).level == "ok" and "epsilon 0 " not in one(check_privacy(patient)).text
     spend(Mechanism(noise_multiplier=0.5, steps=10))
     assert one(check_privacy(patient)).level == "fail"
+
+
+def test_an_account_that_is_not_that_of_the_receipts_is_told(patient, one) -> None:
+    content = RecordDict({"metrics": MetricRecord({"privacy/epsilon": 1.0})})
+    entry = describe("training", content, "1", norms={}, run="trial", server_round=1, codec="float32")
+    ReceiptChain(patient.site.receipts_file).append(entry)
+    finding = one(check_privacy(patient))
+    assert finding.level == "fail" and "lacks 1 of 1 private rounds" in finding.text
 
 
 def test_hours_in_which_no_round_may_begin(patient) -> None:
