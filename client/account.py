@@ -140,7 +140,7 @@ class PrivacyBudget:
         when = datetime.now(UTC).isoformat(timespec="seconds")
         of = {"state": state, "attempt": attempt.name, "run": attempt.run, "round": attempt.round, "at": when}
         append_json_line(
-            self.file, {**of, "unit": attempt.unit, **Accountant("rdp", attempt.released).to_dict()}
+            self.file, {**of, "unit": attempt.unit, **Accountant("rdp", attempt.released).to_dict()}, key=None
         )  # fmt: skip
 
     def _lines(self) -> list["_Line"]:

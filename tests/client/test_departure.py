@@ -89,10 +89,10 @@ def test_the_release_is_on_the_disk_before_anything_of_it_is_kept(round_of, monk
 def test_without_the_line_of_the_release_nothing_leaves(round_of, monkeypatch: pytest.MonkeyPatch) -> None:
     from client.account import append_json_line
 
-    def full(path: Path, value: dict) -> None:
+    def full(path: Path, value: dict, **where: object) -> None:
         if value["state"] == "released":
             raise CheckpointError("no space left")
-        append_json_line(path, value)
+        append_json_line(path, value, **where)  # type: ignore[arg-type]
 
     monkeypatch.setattr("client.account.append_json_line", full)
     with pytest.raises(CheckpointError, match="no space left"):
