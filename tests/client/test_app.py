@@ -98,7 +98,7 @@ def test_the_receipt_names_the_very_bytes(ask, request_content) -> None:
 
 
 def test_without_a_receipt_nothing_leaves(ask, request_content, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise CheckpointError("no space left")
 
     monkeypatch.setattr("client.receipts.chain.append_json_line", full)
