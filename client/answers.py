@@ -6,6 +6,7 @@ from datetime import datetime
 from flwr.app import RecordDict
 
 from client.config import SiteConfig
+from client.departure import Departure
 from client.outgoing import training_reply
 from client.policy.request import check_hours, check_request, check_rounds, check_upload, check_version
 from client.receipts import ReceiptChain
@@ -29,6 +30,7 @@ class Answer:
         round: the round.
         codec: number format of the arrays.
         norms: L2 norm of the change, by group.
+        privacy: what was charged for it under record-level privacy.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Answer:
     round: int = 0
     codec: str = ""
     norms: dict[str, float] = field(default_factory=dict)
+    privacy: str = ""
 
 
 def answer_introduction(site: SiteConfig, content: RecordDict) -> Answer:
@@ -53,7 +56,10 @@ def answer_training(site: SiteConfig, content: RecordDict) -> Answer:
     check_upload(site.policy, request)
     check_rounds(site.policy, request, ReceiptChain(site.receipts_file).receipts(), now)
     config = request.config
-    outgoing = training_reply(site, request, train(site, config, request.tensors))
+    with Departure() as departure:
+        update = train(site, config, request.tensors, departure)
+        outgoing = training_reply(site, request, update, departure)
+        departure.leave()
     return Answer(
         kind="training",
         content=outgoing.content,
@@ -61,6 +67,7 @@ def answer_training(site: SiteConfig, content: RecordDict) -> Answer:
         round=config.round,
         codec=request.reply_codec,
         norms=outgoing.norms,
+        privacy=departure.charged,
     )
 
 

@@ -165,6 +165,7 @@ def _write_receipt(site: SiteConfig, context: Context, answer: Answer) -> None:
         run=answer.run,
         server_round=answer.round,
         codec=answer.codec,
+        privacy=answer.privacy,
     )
     ReceiptChain(site.receipts_file).append(entry)
 

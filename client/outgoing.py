@@ -8,6 +8,7 @@ import torch
 from flwr.app import RecordDict
 
 from client.config import SiteConfig
+from client.departure import Departure
 from client.policy.disclosure import released_rows
 from client.policy.norms import allowed_shares
 from client.state import RoundTensors
@@ -32,7 +33,7 @@ class OutgoingUpdate:
     norms: dict[str, float]
 
 
-def training_reply(site: SiteConfig, request: Request, update: SiteUpdate) -> OutgoingUpdate:
+def training_reply(site: SiteConfig, request: Request, update: SiteUpdate, departure: Departure) -> OutgoingUpdate:
     """The reply to a training request.
 
     With ``int8`` what rounding takes away this time is added to the site's next upload (error feedback, Seide et al.
@@ -42,6 +43,7 @@ def training_reply(site: SiteConfig, request: Request, update: SiteUpdate) -> Ou
         site: the site's own configuration.
         request: what was asked.
         update: the round's result; its tensors are the trained parameters.
+        departure: gets what counts only if the reply leaves.
 
     Raises:
         PolicyRefusalError: the change is larger than the site allows.
@@ -62,7 +64,7 @@ def training_reply(site: SiteConfig, request: Request, update: SiteUpdate) -> Ou
     if feedback:
         arrays = content.array_records["arrays"]
         left = {name: tensor - codec.decode(arrays[name], tensor.shape) for name, tensor in sent.items()}
-        residuals.save(request.config.round, left)
+        departure.stage(residuals.stage(request.config.round, left))
     return OutgoingUpdate(content, {group: shares[group] * norm for group, norm in norms.items()})
 
 

@@ -7,25 +7,22 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from client.account import Attempt, PrivacyBudget, Release, budget_of
 from client.config import SiteConfig
 from client.policy import PolicyRefusalError
 from client.receipts import Receipt, ReceiptChain
 from client.receipts.receipt import ACCOUNT
-from medvlmoe.errors import CheckpointError, ConfigError
-from medvlmoe.files import append_json_line, read_json_lines
+from medvlmoe.errors import ConfigError
 from medvlmoe.privacy.accountant import Accountant
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from medvlmoe.privacy.randomness import SecretRandomness
 from medvlmoe.privacy.record_cost import PREFIX, RecordCost
-from medvlmoe.privacy.units import IMAGE, PATIENT, PrivacyUnits
+from medvlmoe.privacy.units import PATIENT, PrivacyUnits
 from medvlmoe.seeds import derive_seed
 from medvlmoe.training.private_steps import (
     PrivateSteps,
@@ -40,70 +37,6 @@ from strategies.messages import InvalidMessageError, RoundConfig
 logger = logging.getLogger(__name__)
 
 
-class PrivacyBudget:
-    """What this site's records have cost so far, over all runs: one line of ``privacy.jsonl`` for each release.
-
-    The file belongs to the site's folder, not to a run: another run on the same data goes on from it. Every release is
-    written before it leaves; what is released twice is written twice.
-
-    Raises:
-        CheckpointError: the file is damaged. It is never taken for an empty one.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def spent(self, but_of: str | None = None) -> list[Mechanism]:
-        """Every release so far, without those of one run."""
-        return [mechanism for line in self._lines() if line.run != but_of for mechanism in line.released]
-
-    def unit(self) -> str | None:
-        """What the releases so far have hidden, ``image`` or ``patient``; ``None`` if there are none."""
-        return next((line.unit for line in self._lines()), None)
-
-    def rounds(self) -> Counter[tuple[str, int]]:
-        """How often each round of each run was counted."""
-        return Counter((line.run, line.round) for line in self._lines())
-
-    def begin_anew(self) -> Path | None:
-        """Put the account aside; where it lies now, ``None`` if there was none."""
-        if not self.file.exists():
-            return None
-        aside = self.file.with_name(f"privacy-until-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.jsonl")
-        self.file.rename(aside)
-        return aside
-
-    def _lines(self) -> list["_Line"]:
-        try:
-            return [
-                _Line(line["run"], line["round"], line.get("unit", IMAGE), Accountant.from_dict(line).spent)
-                for line in read_json_lines(self.file)
-            ]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{self.file} is damaged ({error}); restore it from a backup") from error
-
-    def charge(self, run: str, server_round: int, released: list[Mechanism], unit: str = IMAGE) -> None:
-        """Count a release that is about to leave.
-
-        Raises:
-            CheckpointError: it cannot be written; then nothing may leave.
-        """
-        if not self.file.exists():
-            logger.warning("%s: no record of spent privacy there; counting starts at 0", self.file)
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        append_json_line(
-            self.file,
-            {"run": run, "round": server_round, "at": when, "unit": unit, **Accountant("rdp", released).to_dict()},
-        )
-
-
-class _Line(NamedTuple):
-    run: str
-    round: int
-    unit: str
-    released: tuple[Mechanism, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
 class RoundPrivacy:
     """One round of DP-SGD at a site.
@@ -112,24 +45,13 @@ class RoundPrivacy:
         steps: how the trainer takes its steps.
         released: what the round will have released.
         cost: of everything up to the end of the round.
-        budget: the site's record of what was spent.
         units: what is hidden.
     """
 
     steps: PrivateSteps
     released: list[Mechanism]
     cost: RecordCost
-    budget: PrivacyBudget
     units: PrivacyUnits
-
-    def charge(self, request: RoundConfig) -> None:
-        """Count the round. See :meth:`PrivacyBudget.charge`."""
-        self.budget.charge(request.run, request.round, self.released, self.units.kind)
-
-
-def budget_of(site: SiteConfig) -> PrivacyBudget:
-    """The record of what the site's data have cost."""
-    return PrivacyBudget(Path(site.folder) / "privacy.jsonl")
 
 
 def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> RoundPrivacy:
@@ -142,16 +64,13 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
 
     Raises:
         PolicyRefusalError: it would exceed the site's ``policy.max_epsilon``, hides less than ``policy.privacy_unit``,
-            or something else than what was spent before; or the account lacks what has left by the receipts.
+            or something else than what was spent before; or the account is not that of what has left by the receipts.
         ConfigError: ``delta`` is too large for so few units, or no noise reaches the target.
         InvalidMessageError: the experts' loads are no shares.
     """
     policy, count = site.policy, len(units)
-    receipts = ReceiptChain(site.receipts_file).receipts()
-    budget = budget_of(site)
-    _refuse_forgotten(budget, receipts)
-    _refuse_other_unit(site, budget, request.privacy.unit, units)
     config = replace(request.privacy, delta=min(request.privacy.delta, policy.max_delta))
+    _refuse_other_unit(site, request.privacy.unit, units)
     if config.delta * count >= 1:
         raise ConfigError(
             f"privacy.delta={config.delta:g} with {count} {units.kind}s: publishing one record whole would satisfy it; "
@@ -160,6 +79,40 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
     plan = SamplingPlan.of(count, request.training.batch_size)
     noise = planned_noise(config, plan, request.rounds * request.local_epochs, request.rounds)
     released = [step_mechanism(noise, plan, request.local_epochs), *counts_mechanisms(config, 1)]
+    # The run's seed is the server's, who could subtract noise made from it: only a simulation may repeat its noise.
+    repeatable = site.simulated and config.repeatable_noise
+    randomness = SecretRandomness(derive_seed(request.seed, "privacy", site.name) if repeatable else None)
+    steps = PrivateSteps(config, noise, randomness, _loads(request))
+    return RoundPrivacy(
+        steps=steps, released=released, cost=_cost_after(site, request, config, released, units), units=units
+    )
+
+
+def begin_round(site: SiteConfig, request: RoundConfig, opened: RoundPrivacy) -> tuple[RoundPrivacy, Attempt]:
+    """Write an opened round as pending: it counts from now on, until it is released or its process ends.
+
+    Returns:
+        The round, its cost as it is at this moment, and the attempt, which the caller releases or ends.
+
+    Raises:
+        PolicyRefusalError: another run has spent meanwhile what this round needs.
+        CheckpointError: the account cannot be written; then the round must not begin.
+    """
+    budget = budget_of(site)
+    with budget.alone():  # nobody spends between the look at the cap and the line
+        cost = _cost_after(site, request, opened.steps.config, opened.released, opened.units)
+        attempt = budget.begin(request.run, request.round, opened.released, opened.units.kind)
+    return replace(opened, cost=cost), attempt
+
+
+def _cost_after(
+    site: SiteConfig, request: RoundConfig, config: PrivacyConfig, released: list[Mechanism], units: PrivacyUnits
+) -> RecordCost:
+    """What everything up to the end of the round will have cost."""
+    policy, budget = site.policy, budget_of(site)
+    receipts = ReceiptChain(site.receipts_file).receipts()  # before the account: that is never behind them
+    refuse_forgotten(budget, receipts)
+    _refuse_mixed_units(budget, units)
     before = Accountant(config.accountant, budget.spent())
     epsilon = before.epsilon_after(released, config.delta)
     if policy.max_epsilon is not None and epsilon > policy.max_epsilon:
@@ -168,25 +121,26 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
             f"policy.max_epsilon={policy.max_epsilon:g}: epsilon is {before.epsilon(config.delta):.3f} and would be "
             f"{epsilon:.3f} after this round (delta {config.delta:g})",
         )
-    own_steps = sum(m.steps for m in before.spent if m.sampling_rate == plan.rate and m.noise_multiplier == noise)
-    cost = RecordCost(
+    steps = released[0]
+    alike = [
+        m
+        for m in before.spent
+        if (m.sampling_rate, m.noise_multiplier) == (steps.sampling_rate, steps.noise_multiplier)
+    ]
+    return RecordCost(
         epsilon=epsilon,
         delta=config.delta,
-        noise_multiplier=noise,
-        sampling_rate=plan.rate,
-        steps=own_steps + released[0].steps,
+        noise_multiplier=steps.noise_multiplier,
+        sampling_rate=steps.sampling_rate,
+        steps=sum(m.steps for m in alike) + steps.steps,
         max_grad_norm=config.max_grad_norm,
         counts_noise=config.counts_noise or 0.0,
         epsilon_before=Accountant(config.accountant, budget.spent(but_of=request.run)).epsilon(config.delta),
         epsilon_cap=policy.max_epsilon if policy.max_epsilon is not None else float("inf"),
         by_patient=float(units.kind == PATIENT),
         earlier_accounts=float(sum(receipt.kind == ACCOUNT for receipt in receipts)),
+        releases_again=float(budget.releases_again(request.run, request.round)),
     )
-    # The run's seed is the server's, who could subtract noise made from it: only a simulation may repeat its noise.
-    repeatable = site.simulated and config.repeatable_noise
-    randomness = SecretRandomness(derive_seed(request.seed, "privacy", site.name) if repeatable else None)
-    steps = PrivateSteps(config, noise, randomness, _loads(request))
-    return RoundPrivacy(steps=steps, released=released, cost=cost, budget=budget, units=units)
 
 
 def _loads(request: RoundConfig) -> Tensor | None:
@@ -199,31 +153,48 @@ def _loads(request: RoundConfig) -> Tensor | None:
     return loads_K
 
 
-def _refuse_forgotten(budget: PrivacyBudget, receipts: Sequence[Receipt]) -> None:
-    """What left by the receipts must be in the account: every release is counted before its receipt is written."""
+def refuse_forgotten(budget: PrivacyBudget, receipts: Sequence[Receipt]) -> None:
+    """What left by the receipts must be in the account, number by number: it is charged before its receipt is written.
+
+    Raises:
+        PolicyRefusalError: a round is missing there, or other mechanisms are charged for it.
+    """
     begun = max((place for place, receipt in enumerate(receipts, 1) if receipt.kind == ACCOUNT), default=0)
     left = Counter(
-        (receipt.run, receipt.round)
+        Release(receipt.run, receipt.round, receipt.privacy)
         for receipt in receipts[begun:]
         if receipt.kind == "training" and any(name.startswith(PREFIX) for name in receipt.metrics)
     )
-    forgotten = left - budget.rounds()
+    forgotten = _missing(left, budget.releases())
     if forgotten:
-        (run, server_round), _ = min(forgotten.items())
+        first = min(forgotten)
         raise PolicyRefusalError(
             error_codes.PRIVACY_ACCOUNT,
             f"{budget.file} lacks {forgotten.total()} of {left.total()} private rounds that have left by the receipts, "
-            f"the first of them round {server_round} of {run}; restore it from a backup. If the data are others now: "
-            "medvlmoe receipts new-account site.yaml",
+            f"or charges them with other numbers, the first of them round {first.round} of {first.run}; restore it "
+            "from a backup. If the data are others now: medvlmoe receipts new-account site.yaml",
         )
 
 
-def _refuse_other_unit(site: SiteConfig, budget: PrivacyBudget, asked: str, units: PrivacyUnits) -> None:
+def _missing(left: Counter[Release], account: Counter[Release]) -> Counter[Release]:
+    """What of the first is not in the second; an entry that does not say what was charged fits any of its round."""
+    told = Counter({release: times for release, times in left.items() if release.charged})
+    missing, rest = told - account, account - told
+    of_round = Counter[Release]()
+    for release, times in rest.items():
+        of_round[release._replace(charged="")] += times
+    return missing + (left - told - of_round)
+
+
+def _refuse_other_unit(site: SiteConfig, asked: str, units: PrivacyUnits) -> None:
     if site.policy.privacy_unit == PATIENT and units.kind != PATIENT:
         why = "the data tell no patients" if asked == PATIENT else f"the server asks for privacy.unit={asked}"
         raise PolicyRefusalError(error_codes.NO_DIFFERENTIAL_PRIVACY, f"policy.privacy_unit=patient, and {why}")
     if asked != units.kind:
         logger.warning("site %s: the data tell no patients, so privacy.unit is the %s", site.name, units.kind)
+
+
+def _refuse_mixed_units(budget: PrivacyBudget, units: PrivacyUnits) -> None:
     before = budget.unit()
     if before not in (None, units.kind):
         raise PolicyRefusalError(

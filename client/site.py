@@ -11,9 +11,17 @@ from pathlib import Path
 import torch
 
 from client.config import SiteConfig
+from client.departure import Departure
 from client.facts import audit_numbers, data_facts
 from client.policy.disclosure import check_cohort, released_labels, released_metrics, released_routes
-from client.privacy import RoundPrivacy, evaluation_may_leave, noised_counts, open_round, plain_counts
+from client.privacy import (
+    RoundPrivacy,
+    begin_round,
+    evaluation_may_leave,
+    noised_counts,
+    open_round,
+    plain_counts,
+)
 from client.resident import SPLITS, own_label_space, resident_dataset, resident_model
 from client.state import RoundTensors
 from medvlmoe import stamps
@@ -35,7 +43,9 @@ def introduce(site: SiteConfig) -> SiteIntroduction:
     return SiteIntroduction(name=site.name, label_space=own_label_space(site), version=version("medvlmoe"))
 
 
-def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor]) -> SiteUpdate:
+def train(
+    site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Tensor], departure: Departure
+) -> SiteUpdate:
     """One round at a site.
 
     The received model is first evaluated on the site's validation split (that saves a second download), then trained
@@ -45,6 +55,7 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
         site: the site's own configuration.
         request: the round's configuration.
         tensors: global parameters.
+        departure: gets what counts only if the reply leaves.
 
     Raises:
         LeakError: the site's text leaks its labels.
@@ -70,7 +81,8 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
     observed_labels_Y = torch.zeros(len(label_space.labels), dtype=torch.float64)
     loss, steps, started = 0.0, 0, time.monotonic()
     if privacy is not None:
-        privacy.charge(request)  # what is begun is spent, whatever becomes of it
+        privacy, attempt = begin_round(site, request, privacy)
+        departure.pend(attempt)
     for epoch in range((request.round - 1) * request.local_epochs, request.round * request.local_epochs):
         result = trainer.train_epoch(train_set, epoch)
         observed_labels_Y += result.observed_labels_Y
@@ -84,7 +96,7 @@ def train(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch.Te
             "left_out": float(sum(train_set.left_out.values())),
         }
     if request.keep_optimizer_state:
-        states.save(request.round, trainer.optimizer_tensors())
+        departure.stage(states.stage(request.round, trainer.optimizer_tensors()))
     if privacy is None:
         routed_samples_K = released_routes(policy, model.routed_samples().double(), request.local_epochs)
         observed_labels_Y = released_labels(policy, observed_labels_Y, train_set)

@@ -4,12 +4,14 @@ Kept by round, so that a run which is resumed one round earlier finds the state 
 """
 
 import re
+import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from medvlmoe.files import TensorFile, save_tensors
+from medvlmoe.files import TensorFile, move_file, save_tensors
 
 _KEPT = 2
 
@@ -23,6 +25,30 @@ def run_folder(folder: Path, run: str) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", run):
         raise ValueError("the server's run identity is not a plain name")
     return folder / "state" / run
+
+
+@dataclass(frozen=True)
+class StagedTensors:
+    """A state that counts only once its round's reply leaves.
+
+    What was trained and did not leave must not shape a later round: under record-level privacy nobody has paid for it.
+    """
+
+    file: Path
+    of: "RoundTensors"
+    round: int
+
+    def keep(self) -> None:
+        """The reply leaves: later rounds go on from this state.
+
+        Raises:
+            CheckpointError: it cannot be renamed.
+        """
+        self.of.keep(self.file, self.round)
+
+    def discard(self) -> None:
+        """The reply does not leave; without effect on a state that was kept."""
+        self.file.unlink(missing_ok=True)
 
 
 class RoundTensors:
@@ -49,9 +75,20 @@ class RoundTensors:
         rounds = [number for number in self._rounds() if number < server_round]
         return TensorFile(self._file(rounds[-1])) if rounds else {}
 
-    def save(self, server_round: int, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Keep the state after a round; older ones than the round before are deleted."""
-        save_tensors(self._file(server_round), tensors)
+    def stage(self, server_round: int, tensors: Mapping[str, torch.Tensor]) -> "StagedTensors":
+        """Write the state after a round beside the others. No round sees it before it is kept.
+
+        A state that an earlier process of the run has staged and neither kept nor discarded is deleted.
+        """
+        for left_over in self.folder.glob(f"staged-{self._kind}-*.safetensors"):
+            left_over.unlink(missing_ok=True)
+        staged = self.folder / f"staged-{self._kind}-{secrets.token_hex(4)}.safetensors"
+        save_tensors(staged, tensors)
+        return StagedTensors(staged, self, server_round)
+
+    def keep(self, staged: Path, server_round: int) -> None:
+        """Make a staged state that after a round; older ones than the round before are deleted."""
+        move_file(staged, self._file(server_round))
         for number in self._rounds()[:-_KEPT]:
             self._file(number).unlink()
 

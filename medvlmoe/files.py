@@ -52,6 +52,19 @@ def _cannot_write(path: Path, error: Exception, key: str | None) -> CheckpointEr
     return CheckpointError(f"cannot write {path}: {error}; {mend}")
 
 
+def move_file(source: Path, path: Path) -> None:
+    """Rename a file, atomically and for good.
+
+    Raises:
+        CheckpointError: it is not there, or the folder cannot be written.
+    """
+    try:
+        os.replace(source, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error, None) from error
+
+
 def write_text(path: Path, text: str, *, key: str | None = OUTPUT_ROOT) -> None:
     """Write a UTF-8 text file atomically; ``key`` as for :func:`write_atomically`."""
     write_atomically(path, lambda temporary: _write_whole(temporary, text.encode()), key=key)
@@ -90,11 +103,14 @@ def append_json_line(path: Path, value: Any, *, key: str | None = OUTPUT_ROOT) -
     line = (json.dumps(value, allow_nan=False) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
         with open(path, "ab+") as file:
             _cut_torn_line(file)
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
+        if is_new:
+            _sync_folder(path.parent)  # else the power could take the file with its first line
     except OSError as error:
         raise _cannot_write(path, error, key) from error
 

@@ -117,8 +117,19 @@ leaves it, and keeps the account; the server and the other hospitals are not tru
 
 These are the hospitals' own reports, with their last merged update. What a hospital spent on a round that was lost
 or came too late is in its own account, and in its next report. A record that two hospitals hold costs the sum.{
-        _begun_anew(records)
-    }"""
+        _released_again(records)
+    }{_begun_anew(records)}"""
+
+
+def _released_again(records: Mapping[str, RecordCost]) -> str:
+    again = [f"{site} ({cost.releases_again:.0f})" for site, cost in sorted(records.items()) if cost.releases_again]
+    if not again:
+        return ""
+    return (
+        f"\n\n**Results of one round that were released more than once, and how often: {', '.join(again)}.** They had "
+        "left the hospital, or were about to, and were lost, came too late or met too few others, so the round was "
+        "asked for again. Each is in the epsilon above, which may therefore be larger than the target."
+    )
 
 
 def _begun_anew(records: Mapping[str, RecordCost]) -> str:

@@ -47,7 +47,6 @@ def refuse_uncovered_records(
     training: TrainingConfig,
     federation: FederationConfig,
     model: MedVLMoEConfig,
-    devices: int | str,
     strategy: StrategyConfig,
 ) -> None:
     """Refuse settings under which record-level privacy would not be what it says, before a site is asked.
@@ -60,7 +59,7 @@ def refuse_uncovered_records(
     if model.moe.balance_alpha > 0:
         refuse_balance_loss()
     _refuse_unknown_loads(modes, privacy, strategy)
-    refuse_settings(training, training.precision, devices)
+    refuse_settings(training, training.precision)
     if federation.select == "best" and not privacy.release_evaluation:
         raise ConfigError(
             f"privacy.mode={privacy.mode} with federation.select=best: the best round is chosen by validation records, "

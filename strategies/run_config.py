@@ -85,6 +85,5 @@ class RunConfig:
             self.training,
             self.federation,
             self.model,
-            self.devices,
             self.strategy,
         )

@@ -3,11 +3,12 @@
 from datetime import datetime
 from math import inf
 
+from client.account import budget_of
 from client.doctor.finding import Findings, fail, ok, warn
 from client.doctor.patient import Patient
 from client.policy import PolicyRefusalError, SitePolicy
 from client.policy.request import check_hours
-from client.privacy import budget_of
+from client.privacy import refuse_forgotten
 from client.receipts import ReceiptChain
 from medvlmoe.configuration import differences, to_mapping
 from medvlmoe.privacy.accountant import Accountant
@@ -28,8 +29,12 @@ def check_policy(patient: Patient) -> Findings:
 
 
 def check_privacy(patient: Patient) -> Findings:
-    """What the site's records have cost so far, and what is left."""
+    """What the site's records have cost so far, what is left, and whether the account is that of what has left."""
     policy = patient.site.policy
+    try:
+        refuse_forgotten(budget_of(patient.site), ReceiptChain(patient.site.receipts_file).verify().receipts)
+    except PolicyRefusalError as refusal:
+        yield fail("privacy", str(refusal), "every private round is refused until then (docs/privacy.md)")
     epsilon = Accountant("rdp", budget_of(patient.site).spent()).epsilon(policy.max_delta)
     spent = f"epsilon {epsilon:.3g} of {policy.max_epsilon or inf:g} spent at delta {policy.max_delta:g}"
     if policy.max_epsilon is not None and epsilon >= policy.max_epsilon:

@@ -8,7 +8,7 @@ import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class ReceiptChain:
                 raise CheckpointError(f"{self.path}: {verdict.fault}; nothing leaves until this is looked into")
             unsigned = Receipt(**entry, number=len(verdict.receipts) + 1, previous=verdict.head)
             receipt = replace(unsigned, hash=unsigned.own_hash())
-            append_json_line(self.path, asdict(receipt), key=None)
+            append_json_line(self.path, receipt.to_line(), key=None)
             write_json(self._head_file, {"count": receipt.number, "hash": receipt.hash}, key=None)
             return receipt
 

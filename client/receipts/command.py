@@ -5,8 +5,8 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
+from client.account import budget_of
 from client.config import read_site_config
-from client.privacy import budget_of
 from client.receipts.chain import ReceiptChain, Verdict
 from client.receipts.receipt import ACCOUNT, Receipt, describe
 from medvlmoe.errors import EXIT_USER_ERROR, ConfigError

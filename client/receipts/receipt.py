@@ -48,6 +48,8 @@ class Receipt:
         codec: its number format.
         metrics: names of the metrics that left.
         code: the error code, if the reply was one.
+        privacy: what the reply released of the records, as the account charges it (unit and mechanisms, JSON); empty
+            where it was not private, and in receipts from before they held it.
         sha256: of the reply's content, see :func:`content_digest`.
         previous: ``hash`` of the receipt before.
         hash: of this receipt, all other fields together.
@@ -63,6 +65,7 @@ class Receipt:
     codec: str = ""
     metrics: list[str] = field(default_factory=list)
     code: int | None = None
+    privacy: str = ""
     sha256: str
     previous: str
     hash: str = ""
@@ -72,9 +75,13 @@ class Receipt:
         """``time`` as a time."""
         return datetime.fromisoformat(self.time)
 
+    def to_line(self) -> dict[str, Any]:
+        """As a line of the file. ``privacy`` is there only if it says something: older receipts are without."""
+        return {name: value for name, value in asdict(self).items() if name != "privacy" or value}
+
     def own_hash(self) -> str:
-        """SHA-256 of all fields but ``hash``, as JSON with sorted keys and no blanks."""
-        fields = {name: value for name, value in asdict(self).items() if name != "hash"}
+        """SHA-256 of all fields of the line but ``hash``, as JSON with sorted keys and no blanks."""
+        fields = {name: value for name, value in self.to_line().items() if name != "hash"}
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @classmethod
@@ -94,7 +101,14 @@ class Receipt:
 
 
 def describe(
-    kind: str, content: RecordDict, flower_run: str, norms: Mapping[str, float], run: str, server_round: int, codec: str
+    kind: str,
+    content: RecordDict,
+    flower_run: str,
+    norms: Mapping[str, float],
+    run: str,
+    server_round: int,
+    codec: str,
+    privacy: str = "",
 ) -> dict[str, Any]:
     """The fields of a receipt that the content of a reply tells; the chain adds the others.
 
@@ -106,6 +120,7 @@ def describe(
         run: the server's name of the run.
         server_round: the round.
         codec: number format of the arrays.
+        privacy: what was charged for it.
     """
     metrics = [name for record in content.values() if isinstance(record, MetricRecord) for name in record]
     return {
@@ -116,6 +131,7 @@ def describe(
         "round": server_round,
         "groups": _groups(content, norms),
         "codec": codec,
+        "privacy": privacy,
         "metrics": sorted(set(metrics) - {"round"}),
         "sha256": content_digest(content),
     }

@@ -111,7 +111,7 @@ class SparseMoE(nn.Module):
         # Half precision flips close decisions, and the loss of a flip is not small.
         every_unit_N = torch.arange(len(fused_NF), device=fused_NF.device)
         with torch.autocast(fused_NF.device.type, enabled=False), self._rows(every_unit_N, len(fused_NF)):
-            logits_NK = self.router(fused_NF.float())
+            logits_NK = self.router(fused_NF.to(self.router.weight.dtype))  # float32, or double in a test
         probabilities_NK = logits_NK.softmax(-1)
         choice_NK = logits_NK.detach()
         if self.training and self.noise > 0:

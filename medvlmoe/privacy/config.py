@@ -65,7 +65,9 @@ class PrivacyConfig:
         unit: what is hidden by ``record``: an ``image`` with its text and labels, or a ``patient`` with all images. At
             a hospital whose data tell no patients it is the image all the same, and ``privacy.md`` says so.
         noise_multiplier: standard deviation of the noise on a step's gradient, in units of ``max_grad_norm``.
-        target_epsilon: the noise is solved for so that the whole run costs this much; instead of ``noise_multiplier``.
+        target_epsilon: the noise is solved for so that the whole run costs this much if each round is released once;
+            instead of ``noise_multiplier``. Results that had left when their round was asked for again come on top;
+            only a hospital's own cap is never exceeded.
         delta: probability that the guarantee fails; choose it well below one over the number of records.
         max_grad_norm: bound on the L2 norm of one record's gradient over all parameters together.
         accountant: ``rdp`` (fast, looser) or ``prv`` (numerical, tighter).

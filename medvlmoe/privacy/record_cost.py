@@ -26,6 +26,8 @@ class RecordCost:
         epsilon_cap: the hospital's own limit; infinite if it has set none.
         earlier_accounts: how often the hospital has begun its account anew; ``epsilon`` is without what was spent
             before.
+        releases_again: releases of this run beyond one a round: results that had left, or were about to, when their
+            round was asked for again. Each is in ``epsilon``.
         by_patient: 1: what is hidden is a patient; 0: an image.
     """
 
@@ -40,6 +42,7 @@ class RecordCost:
     epsilon_cap: float = math.inf
     by_patient: float = 0.0
     earlier_accounts: float = 0.0
+    releases_again: float = 0.0
 
     @property
     def unit(self) -> str:

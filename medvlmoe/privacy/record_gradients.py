@@ -110,8 +110,8 @@ class RecordGradients(TorchFunctionMode):
 
     def squared_norms(self) -> Tensor:
         """Squared L2 norm of each record's gradient over all parameters, shape (B,)."""
-        device = next(iter(self._names)).device
-        total_B = torch.zeros(self._records, device=device)
+        any_parameter = next(iter(self._names))
+        total_B = torch.zeros(self._records, device=any_parameter.device, dtype=any_parameter.dtype)
         for parameter, parts in self._parts.items():
             for part in self._joined(parameter, parts):
                 squares_U = part.squared_norms()
@@ -209,6 +209,13 @@ class RecordGradients(TorchFunctionMode):
             self._add(weight, _Lookup(records_U, index_UT.squeeze(-1), output_UTO, tuple(weight.shape)))  # type: ignore[arg-type]
 
         return self._watch("an embedding", len(input), func(input, weight, padding_idx), take)
+
+    def _repeat(self, func: Any, input: Tensor, *sizes: Any) -> Tensor:
+        """One value for all records (the null token in the place of a text): the new first axis is theirs."""
+        times = list(_flattened(sizes))
+        if len(times) <= input.ndim or times[0] != self._records or self._owner_R is not None:
+            raise ConfigError(_no_rule(self._names[input], func))  # type: ignore[index]
+        return func(self._copy(input, len(times)), 1, *times[1:])  # type: ignore[arg-type]
 
     def _layer_norm(
         self, func: Any, input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
@@ -401,6 +408,7 @@ _RULES: Mapping[Any, Callable[..., Tensor]] = {
     functional.group_norm: RecordGradients._group_norm,
     functional.conv2d: RecordGradients._convolution,
     functional.conv3d: RecordGradients._convolution,
+    torch.Tensor.repeat: RecordGradients._repeat,
 }
 
 
@@ -426,7 +434,7 @@ def _by_record(owner_R: Tensor | None, *tensors: Tensor) -> tuple[Tensor | None,
 
 
 def _dense(parameter: nn.Parameter, parts: Sequence[_Direct | _Linear | _Lookup], records: int) -> Tensor:
-    total_BP = torch.zeros(records, *parameter.shape, device=parameter.device)
+    total_BP = torch.zeros(records, *parameter.shape, device=parameter.device, dtype=parameter.dtype)
     for part in parts:
         gradient_UP = part.by_record(parameter)
         total_BP = (

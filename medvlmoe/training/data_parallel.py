@@ -24,6 +24,16 @@ from medvlmoe.parallel.rank import Rank
 from medvlmoe.training.batches import Share
 
 
+@contextmanager
+def summed_counters(model: nn.Module, rank: Rank) -> Iterator[None]:
+    """Afterwards the experts' counters have what all processes have counted, each in a share of its own."""
+    experts = [module for module in model.modules() if isinstance(module, SparseMoE)]
+    before = [module.routed_samples_K.clone() for module in experts]
+    yield
+    for module, before_K in zip(experts, before, strict=True):
+        module.routed_samples_K.copy_(before_K + rank.sum(module.routed_samples_K - before_K))
+
+
 class Network:
     """A model whose gradients are those of all processes after the last micro-batch of a step.
 

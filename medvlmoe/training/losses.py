@@ -54,7 +54,7 @@ def label_loss(
         counts: :func:`count_known` of the whole batch.
         ordinal: ``cross_entropy`` or ``earth_mover``.
     """
-    logits_BY = logits_BY.float()
+    logits_BY = _at_least_float32(logits_BY)
     total = logits_BY.sum() * 0.0  # without any known label there is still something to differentiate
     all_rows = sum(count.rows for count in counts)
     for block, count in zip(space.blocks, counts, strict=True):
@@ -70,7 +70,7 @@ def record_losses(logits_BY: Tensor, labels_BY: Tensor, space: LabelSpace, ordin
 
     :func:`label_loss` divides by counts of the whole batch, so a record would change the weight of the others.
     """
-    logits_BY = logits_BY.float()
+    logits_BY = _at_least_float32(logits_BY)
     total_B = logits_BY.sum(1) * 0.0
     blocks_B = torch.zeros_like(total_B)
     for block in space.blocks:
@@ -82,6 +82,10 @@ def record_losses(logits_BY: Tensor, labels_BY: Tensor, space: LabelSpace, ordin
         total_B = total_B + entries_B / terms_B.clamp(min=1)
         blocks_B = blocks_B + (terms_B > 0)
     return total_B / blocks_B.clamp(min=1)
+
+
+def _at_least_float32(logits_BY: Tensor) -> Tensor:
+    return logits_BY.to(torch.promote_types(logits_BY.dtype, torch.float32))
 
 
 def _summed_terms(logits_BC: Tensor, labels_BC: Tensor, block: LabelBlock, ordinal: str) -> Tensor:

@@ -17,6 +17,7 @@ from medvlmoe.data.batch import Batch
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError
 from medvlmoe.model.moe import SparseMoE
+from medvlmoe.parallel.rank import Rank
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from medvlmoe.privacy.noise import noise_for
@@ -51,6 +52,23 @@ class SamplingPlan:
     def expected_batch(self) -> float:
         """Rows of a batch on average."""
         return self.units * self.rate
+
+
+@dataclass(frozen=True)
+class PrivateEpoch:
+    """What is drawn for an epoch before it begins, once for all processes that share its batches.
+
+    Attributes:
+        epoch: its number.
+        plan: how it was drawn.
+        steps: rows of every step.
+        secret: seed of augmentation, dropout and router noise.
+    """
+
+    epoch: int
+    plan: SamplingPlan
+    steps: list[list[int]]
+    secret: int
 
 
 def planned_noise(config: PrivacyConfig, plan: SamplingPlan, epochs: int, rounds: int) -> float:
@@ -116,10 +134,13 @@ class PrivateSteps:
         self.config, self.noise_multiplier, self.randomness = config, noise_multiplier, randomness
         self.loads_K = loads_K
 
-    def batches(self, units: PrivacyUnits, plan: SamplingPlan, stream: Stream) -> list[list[list[int]]]:
-        """The rows of every step of an epoch in parts of ``privacy.physical_batch``; a step may have no row at all."""
-        drawn = (units.draw(stream, plan.rate) for _ in range(plan.steps))
-        return [ordered_batches(rows, self.config.physical_batch) for rows in drawn]
+    def batches(self, units: PrivacyUnits, plan: SamplingPlan, stream: Stream) -> list[list[int]]:
+        """The rows of every step of an epoch, of all processes together; a step may have no row at all."""
+        return [units.draw(stream, plan.rate) for _ in range(plan.steps)]
+
+    def parts(self, rows: list[int], rank: Rank = Rank()) -> list[list[int]]:  # noqa: B008  # frozen
+        """A process's share of a step's rows in parts of ``privacy.physical_batch``; it may have none."""
+        return ordered_batches(rows[rank.number :: rank.world_size], self.config.physical_batch)
 
     def add_part(
         self, model: nn.Module, batch: Batch, space: LabelSpace, ordinal: str, sums: dict[str, Tensor]
@@ -149,12 +170,29 @@ class PrivateSteps:
             sums[name] = sums[name] + total if name in sums else total
         return (loss_B + router_B).sum().item(), router_B.sum().item()
 
-    def set_gradients(self, model: nn.Module, sums: dict[str, Tensor], plan: SamplingPlan, stream: Stream) -> None:
-        """The step's gradients: (clipped sum + one draw of noise) / records of a batch on average."""
+    def set_gradients(
+        self,
+        model: nn.Module,
+        sums: dict[str, Tensor],
+        plan: SamplingPlan,
+        stream: Stream | None,
+        rank: Rank = Rank(),  # noqa: B008  # frozen
+    ) -> None:
+        """The step's gradients: (clipped sum + one draw of noise) / records of a batch on average.
+
+        Args:
+            model: gets them.
+            sums: clipped gradients of the records that this process has.
+            plan: of all processes together.
+            stream: of the noise; the first process alone has it and adds the noise, for all of them.
+            rank: the processes whose sums are one batch's.
+        """
         deviation = self.noise_multiplier * self.config.max_grad_norm
         for name, parameter in trainable_parameters(model).items():
-            noise = stream.normal(parameter, deviation)
-            parameter.grad = (sums[name] + noise if name in sums else noise) / plan.expected_batch
+            own = sums[name] if name in sums else torch.zeros_like(parameter, requires_grad=False)
+            if stream is not None:
+                own = own + stream.normal(parameter, deviation)
+            parameter.grad = rank.sum(own) / plan.expected_batch
 
     def _router_losses(self, output: object, like_B: Tensor) -> Tensor:
         """What each record alone says of the router, shape (B,).
@@ -176,7 +214,7 @@ class PrivateSteps:
         return loss_B
 
 
-def refuse_what_is_not_private(model: nn.Module, training: TrainingConfig, precision: str, devices: int) -> None:
+def refuse_what_is_not_private(model: nn.Module, training: TrainingConfig, precision: str) -> None:
     """What would break the guarantee of record-level privacy.
 
     Raises:
@@ -195,7 +233,7 @@ def refuse_what_is_not_private(model: nn.Module, training: TrainingConfig, preci
                 "privacy: model.moe.entropy_alpha belongs to the batch's auxiliary loss, which private steps leave "
                 "out; set it to 0"
             )
-    refuse_settings(training, precision, devices)
+    refuse_settings(training, precision)
 
 
 def refuse_balance_loss() -> None:
@@ -208,7 +246,7 @@ def refuse_balance_loss() -> None:
     )
 
 
-def refuse_settings(training: TrainingConfig, precision: str, devices: int | str) -> None:
+def refuse_settings(training: TrainingConfig, precision: str) -> None:
     """The part of :func:`refuse_what_is_not_private` that needs no model; ``auto`` precision is let pass.
 
     Raises:
@@ -218,10 +256,6 @@ def refuse_settings(training: TrainingConfig, precision: str, devices: int | str
         raise ConfigError(
             f"privacy: training.precision={precision}: rounding to 16 bits happens after a gradient was bounded, and "
             "float16's loss scale leaves steps out by what the data do; use training.precision=float32"
-        )
-    if devices != 1:
-        raise ConfigError(
-            f"privacy: devices={devices}: clipping and noise are not built for several devices; use devices=1"
         )
     if training.gradient_clip is not None:
         raise ConfigError(

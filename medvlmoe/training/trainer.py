@@ -16,6 +16,7 @@ from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError, DataError
 from medvlmoe.parallel.local_processes import Task, local_processes
 from medvlmoe.parallel.rank import Rank
+from medvlmoe.privacy.randomness import Stream
 from medvlmoe.privacy.units import PrivacyUnits
 from medvlmoe.seeds import derive_seed
 from medvlmoe.training.batches import (
@@ -29,7 +30,7 @@ from medvlmoe.training.batches import (
     training_view,
 )
 from medvlmoe.training.config import TrainingConfig
-from medvlmoe.training.data_parallel import Network
+from medvlmoe.training.data_parallel import Network, summed_counters
 from medvlmoe.training.device import deterministic_algorithms, own_random_state, resolve_devices
 from medvlmoe.training.epoch import MEND_LOSS, EpochResult, EpochTotals
 from medvlmoe.training.evaluation import Evaluation, evaluate_scores
@@ -45,7 +46,7 @@ from medvlmoe.training.optimizer import (
 )
 from medvlmoe.training.precision import Precision, resolve_precision
 from medvlmoe.training.predictions import Predictions
-from medvlmoe.training.private_steps import PrivateSteps, SamplingPlan, refuse_what_is_not_private
+from medvlmoe.training.private_steps import PrivateEpoch, PrivateSteps, SamplingPlan, refuse_what_is_not_private
 from medvlmoe.training.replica import Replica
 from medvlmoe.training.schedule import learning_rate_factor, step_progress
 
@@ -105,7 +106,7 @@ class Trainer:
         self.precision = Precision(resolve_precision(config.precision, self.device), self.device.type)
         self.private_steps = private_steps
         if private_steps is not None:
-            refuse_what_is_not_private(model, config, self.precision.name, len(self.devices))
+            refuse_what_is_not_private(model, config, self.precision.name)
         self.model = model.to(self.device)
         set_checkpointing = getattr(model, "set_gradient_checkpointing", None)
         if callable(set_checkpointing):
@@ -285,40 +286,55 @@ class Trainer:
     def _train_privately(
         self, private: PrivateSteps, dataset: BatchSource, epoch: int, on_step: Callable[[int, int], None] | None
     ) -> EpochResult:
-        """An epoch of DP-SGD; all that is random in it comes from the site's secret."""
+        """An epoch of DP-SGD; all that is random in it comes from the site's secret, drawn in this process alone."""
         units = PrivacyUnits.of(private.config.unit, dataset)
         plan = SamplingPlan.of(len(units), self.config.batch_size)
         stream = private.randomness.stream(epoch)
-        steps = private.batches(units, plan, stream)
-        secret = stream.below(2**62)
+        epoch_of = PrivateEpoch(epoch, plan, private.batches(units, plan, stream), stream.below(2**62))
+        with self._together(_train_private_epoch, private, dataset, epoch_of, with_optimizer=True):
+            return self._train_private_share(private, dataset, epoch_of, stream, on_step)
+
+    def _train_private_share(
+        self,
+        private: PrivateSteps,
+        dataset: BatchSource,
+        drawn: PrivateEpoch,
+        stream: Stream | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> EpochResult:
+        """This process's share of every step's records; noise is added by the first process, which has the stream."""
         loss_sum = router_sum = factor = 0.0
         observed_labels_Y = torch.zeros(len(self.label_space), dtype=torch.int64)
+        steps = [private.parts(rows, self.rank) for rows in drawn.steps]
+        purpose = ("epoch", drawn.epoch) if self.rank.is_first else ("epoch", drawn.epoch, "process", self.rank.number)
         with own_random_state(self.device), deterministic_algorithms(self.device), _mode(self.model, training=True):
-            torch.manual_seed(derive_seed(secret, "epoch", epoch))
-            view = training_view(dataset, secret, epoch)
+            torch.manual_seed(derive_seed(drawn.secret, *purpose))
+            view = training_view(dataset, drawn.secret, drawn.epoch)
             loaded = load_batches(view, [rows for parts in steps for rows in parts], self.config.workers)
-            for step, parts in enumerate(steps):
-                factor = self._set_learning_rate(step_progress(epoch, step, len(steps)))
-                sums: dict[str, Tensor] = {}
-                for batch in itertools.islice(loaded, len(parts)):
-                    observed_labels_Y += (~batch.labels_BY.isnan()).sum(dim=0)
-                    loss, router_loss = private.add_part(
-                        self.model, batch.to(self.device), self.label_space, self.config.ordinal, sums
-                    )
-                    loss_sum, router_sum = loss_sum + loss, router_sum + router_loss
-                private.set_gradients(self.model, sums, plan, stream)
-                self.optimizer.step()
-                if on_step is not None:
-                    on_step(step + 1, len(steps))
+            with summed_counters(self.model, self.rank):
+                for step, parts in enumerate(steps):
+                    factor = self._set_learning_rate(step_progress(drawn.epoch, step, len(steps)))
+                    sums: dict[str, Tensor] = {}
+                    for batch in itertools.islice(loaded, len(parts)):
+                        observed_labels_Y += (~batch.labels_BY.isnan()).sum(dim=0)
+                        loss, router_loss = private.add_part(
+                            self.model, batch.to(self.device), self.label_space, self.config.ordinal, sums
+                        )
+                        loss_sum, router_sum = loss_sum + loss, router_sum + router_loss
+                    private.set_gradients(self.model, sums, drawn.plan, stream, self.rank)
+                    self.optimizer.step()
+                    if on_step is not None:
+                        on_step(step + 1, len(steps))
         self.optimizer.zero_grad(set_to_none=True)
-        samples = sum(len(rows) for parts in steps for rows in parts)
+        samples = sum(map(len, drawn.steps))
+        loss_sum, router_sum = self.rank.sum(torch.tensor([loss_sum, router_sum], dtype=torch.float64)).tolist()
         return EpochResult(
             mean_loss=loss_sum / max(1, samples),
             mean_auxiliary_loss=router_sum / max(1, samples),
             samples=samples,
             steps=len(steps),
             skipped_steps=0,
-            observed_labels_Y=observed_labels_Y,
+            observed_labels_Y=self.rank.sum(observed_labels_Y),
             learning_rate_factor=factor,
         )
 
@@ -410,6 +426,12 @@ def _replicated(rank: Rank, device: torch.device, replica: Replica) -> Trainer:
 
 def _train_epoch(rank: Rank, device: torch.device, replica: Replica, dataset: BatchSource, epoch: int) -> None:
     _replicated(rank, device, replica)._train_share(dataset, epoch)
+
+
+def _train_private_epoch(
+    rank: Rank, device: torch.device, replica: Replica, private: PrivateSteps, dataset: BatchSource, drawn: PrivateEpoch
+) -> None:
+    _replicated(rank, device, replica)._train_private_share(private, dataset, drawn)
 
 
 def _forward(

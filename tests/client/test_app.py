@@ -42,7 +42,7 @@ def context() -> Context:
 def ask(site_of, monkeypatch: pytest.MonkeyPatch, parameters) -> Callable[..., tuple[Message, SiteConfig]]:
     """Send a request to a site whose training only adds 1 to every parameter."""
 
-    def train(site: SiteConfig, request, tensors) -> SiteUpdate:
+    def train(site: SiteConfig, request, tensors, departure) -> SiteUpdate:
         return SiteUpdate(
             round=request.round, tensors={n: t + 1 for n, t in tensors.items()}, examples=10.0,
             routed_samples_K=torch.ones(2), observed_labels_Y=torch.ones(5), metrics={"train_loss": 0.5},
@@ -98,7 +98,7 @@ def test_the_receipt_names_the_very_bytes(ask, request_content) -> None:
 
 
 def test_without_a_receipt_nothing_leaves(ask, request_content, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise CheckpointError("no space left")
 
     monkeypatch.setattr("client.receipts.chain.append_json_line", full)

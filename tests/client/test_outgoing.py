@@ -8,14 +8,24 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.outgoing import training_reply
+from client.config import SiteConfig
+from client.departure import Departure
+from client.outgoing import OutgoingUpdate, training_reply
 from client.policy import PolicyRefusalError
 from medvlmoe.model.groups import parameter_group
 from strategies import error_codes
 from strategies.config import UPLOAD_CODECS
-from strategies.messages import SiteUpdate, read_reply
+from strategies.messages import Request, SiteUpdate, read_reply
 
 Tensors = dict[str, torch.Tensor]
+
+
+def reply_of(site: SiteConfig, request: Request, update: SiteUpdate) -> OutgoingUpdate:
+    """A reply that leaves."""
+    with Departure() as departure:
+        outgoing = training_reply(site, request, update, departure)
+        departure.leave()
+    return outgoing
 
 
 def received(content, base: Tensors, codec: str, server_round: int = 1) -> Tensors:
@@ -30,7 +40,7 @@ def changes(parameters: Tensors, seed: int = 0, size: float = 1e-3) -> Tensors:
 
 def test_float32_leaves_bit_for_bit(site_of, request_of, trained_by, parameters: Tensors) -> None:
     update = trained_by(changes(parameters))
-    outgoing = training_reply(site_of(), request_of(), update)
+    outgoing = reply_of(site_of(), request_of(), update)
     found = received(outgoing.content, parameters, "float32")
     assert all(torch.equal(found[name], update.tensors[name]) for name in parameters)
 
@@ -38,7 +48,7 @@ def test_float32_leaves_bit_for_bit(site_of, request_of, trained_by, parameters:
 @pytest.mark.parametrize("codec", UPLOAD_CODECS)
 def test_norms_are_those_of_the_change_by_group(site_of, request_of, trained_by, parameters, codec: str) -> None:
     change = {"vision.a": torch.full((3, 2), 2.0), **{n: 0 * t for n, t in parameters.items() if n != "vision.a"}}
-    norms = training_reply(site_of(), request_of(codec), trained_by(change)).norms
+    norms = reply_of(site_of(), request_of(codec), trained_by(change)).norms
     assert norms.pop("vision") == pytest.approx(math.sqrt(6) * 2)
     assert norms == {"router": 0.0, "expert.0": 0.0, "expert.1": 0.0, "head": 0.0}
 
@@ -55,7 +65,7 @@ def test_error_feedback_loses_nothing_over_the_rounds(
     for server_round in range(1, rounds + 1):
         change = changes(parameters, seed + server_round)
         request = request_of("int8", server_round, run=run)
-        outgoing = training_reply(site, request, trained_by(change, server_round))
+        outgoing = reply_of(site, request, trained_by(change, server_round))
         found = received(outgoing.content, parameters, "int8", server_round)
         for name in parameters:
             trained[name] = trained[name] + change[name].double()
@@ -73,7 +83,7 @@ def test_without_feedback_it_would_be_lost(site_of, request_of, trained_by, para
     change["vision.a"] = torch.tensor([[1.0, 0.003], [0.0, 0.0], [0.0, 0.0]])
     site, sent = site_of(), []
     for server_round in range(1, 11):
-        outgoing = training_reply(site, request_of("int8", server_round), trained_by(change, server_round))
+        outgoing = reply_of(site, request_of("int8", server_round), trained_by(change, server_round))
         found = received(outgoing.content, parameters, "int8", server_round)
         sent.append(float(found["vision.a"][0, 1] - parameters["vision.a"][0, 1]))
     assert sent[0] == 0.0 and sum(sent) / 10 == pytest.approx(0.003, abs=1 / 127 / 10)
@@ -83,19 +93,35 @@ def test_a_resumed_round_sends_the_same_bits(site_of, request_of, trained_by, pa
     site, sent = site_of(), {}
     for server_round in (1, 2, 3, 3):
         update = trained_by(changes(parameters, server_round), server_round)
-        outgoing = training_reply(site, request_of("int8", server_round), update)
+        outgoing = reply_of(site, request_of("int8", server_round), update)
         found = received(outgoing.content, parameters, "int8", server_round)
         if server_round in sent:
             assert all(torch.equal(found[name], sent[server_round][name]) for name in found)
         sent[server_round] = found
 
 
+def test_what_did_not_leave_shapes_no_later_round(site_of, request_of, trained_by, parameters: Tensors) -> None:
+    """A residual of a round that was given up would carry its training into the next one."""
+    site, given_up = site_of(), site_of()
+    given_up.folder += "-given-up"
+    with Departure() as departure:
+        training_reply(given_up, request_of("int8", 1), trained_by(changes(parameters, 9)), departure)
+        assert list(Path(given_up.folder).rglob("staged-residual*"))
+    assert not list(Path(given_up.folder).rglob("*residual*"))
+    sent = [
+        received(reply_of(at, request_of("int8", 2), trained_by(changes(parameters, 2), 2)).content, parameters,
+                 "int8", 2)
+        for at in (site, given_up)
+    ]  # fmt: skip
+    assert all(torch.equal(sent[0][name], sent[1][name]) for name in parameters)
+
+
 def test_only_int8_keeps_a_residual(site_of, request_of, trained_by, parameters: Tensors) -> None:
     site = site_of()
     for codec in ("float32", "float16", "bfloat16"):
-        training_reply(site, request_of(codec), trained_by(changes(parameters)))
+        reply_of(site, request_of(codec), trained_by(changes(parameters)))
     assert not list(Path(site.folder).rglob("residual*"))
-    training_reply(site, request_of("int8"), trained_by(changes(parameters)))
+    reply_of(site, request_of("int8"), trained_by(changes(parameters)))
     assert list(Path(site.folder).rglob("residual*"))
 
 
@@ -103,9 +129,9 @@ def test_too_large_an_update_is_refused(site_of, request_of, trained_by, paramet
     update = trained_by(changes(parameters, size=1.0))
     for bounds in ({"all": 0.5}, {"expert.*": 0.5}, {"vision": 100.0, "head": 0.5}):
         with pytest.raises(PolicyRefusalError) as refusal:
-            training_reply(site_of(max_update_norm=bounds), request_of(), update)
+            reply_of(site_of(max_update_norm=bounds), request_of(), update)
         assert refusal.value.code == error_codes.UPDATE_TOO_LARGE
-    assert training_reply(site_of(max_update_norm={"all": 100.0}), request_of(), update)
+    assert reply_of(site_of(max_update_norm={"all": 100.0}), request_of(), update)
 
 
 @pytest.mark.parametrize("codec", UPLOAD_CODECS)
@@ -115,7 +141,7 @@ def test_clipping_keeps_direction_and_bound(
 ) -> None:
     change = changes(parameters, size=1.0)
     site = site_of(max_update_norm=bounds, on_large_update="clip")
-    outgoing = training_reply(site, request_of(codec), trained_by(change))
+    outgoing = reply_of(site, request_of(codec), trained_by(change))
     found = received(outgoing.content, parameters, codec)
     whole = 0.0
     for name in parameters:
@@ -135,14 +161,14 @@ def test_what_is_not_finite_is_too_large(site_of, request_of, trained_by, parame
     change["head.weight"][0, 0] = math.nan
     site = site_of(max_update_norm={"all": 1.0}, on_large_update="clip")
     with pytest.raises(PolicyRefusalError):
-        training_reply(site, request_of(), trained_by(change))
+        reply_of(site, request_of(), trained_by(change))
 
 
 @pytest.mark.parametrize("codec", UPLOAD_CODECS)
 def test_rows_whose_count_is_withheld_do_not_move(site_of, request_of, trained_by, parameters, codec: str) -> None:
     counts = {"routed_samples_K": torch.tensor([8.0, 0.0]), "observed_labels_Y": torch.tensor([9.0, 0, 9, 9, 0])}
     update: SiteUpdate = trained_by(changes(parameters, size=1.0), **counts)
-    found = received(training_reply(site_of(min_cell=5), request_of(codec), update).content, parameters, codec)
+    found = received(reply_of(site_of(min_cell=5), request_of(codec), update).content, parameters, codec)
     still = {name: (found[name] == parameters[name]).flatten(1).all(dim=1).tolist() for name in parameters}
     assert still["head.weight"] == [False, True, False, False, True]
     assert still["moe.router.weight"] == [False, True]

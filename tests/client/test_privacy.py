@@ -1,5 +1,6 @@
 """A site's account of spent privacy: by data, not by run; asked before a round, written before a reply leaves."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 from flwr.app import MetricRecord, RecordDict
 
-from client.config import read_site_config
+from client.account import budget_of, charged
+from client.config import SiteConfig, read_site_config
 from client.policy import PolicyRefusalError
-from client.privacy import budget_of, evaluation_may_leave, noised_counts, open_round, plain_counts
+from client.privacy import RoundPrivacy, begin_round, evaluation_may_leave, noised_counts, open_round, plain_counts
 from client.receipts import ReceiptChain
 from client.receipts.receipt import describe
 from medvlmoe.command_line import run as command_line
@@ -19,9 +21,17 @@ from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from medvlmoe.privacy.units import PATIENT, PrivacyUnits
 from strategies import error_codes
+from strategies.messages import RoundConfig
 
 NOISE = PrivacyConfig(mode="record", noise_multiplier=1.0)
 RECORDS = PrivacyUnits.images(640)
+
+
+def release(site: SiteConfig, request: RoundConfig, units: PrivacyUnits = RECORDS) -> RoundPrivacy:
+    """A round that is begun and whose reply leaves."""
+    begun, attempt = begin_round(site, request, open_round(site, request, units))
+    attempt.release()
+    return begun
 
 
 def test_every_run_on_the_data_adds_up(site_of, request_of) -> None:
@@ -29,8 +39,7 @@ def test_every_run_on_the_data_adds_up(site_of, request_of) -> None:
     for run in ("first", "second"):
         request = request_of(run=run, privacy=NOISE).config
         for server_round in (1, 2):
-            opened = open_round(site, request, RECORDS)
-            opened.budget.charge(run, server_round, opened.released)
+            opened = release(site, replace(request, round=server_round))
     expected = Accountant("rdp", [Mechanism(noise_multiplier=1.0, sampling_rate=32 / 640, steps=80)])
     assert opened.cost.epsilon == pytest.approx(expected.epsilon(1e-5))
     assert opened.cost.steps == 80
@@ -49,9 +58,11 @@ def test_a_round_beyond_the_cap_is_refused_before_it_begins(site_of, request_of)
     first = open_round(site_of(), request, RECORDS).cost.epsilon
     site = site_of(differential_privacy_required=True, max_epsilon=first)
     opened = open_round(site, request, RECORDS)
-    opened.budget.charge("trial", 1, opened.released)
+    release(site, request)
     with pytest.raises(PolicyRefusalError, match="max_epsilon") as refusal:
         open_round(site, request, RECORDS)
+    with pytest.raises(PolicyRefusalError, match="max_epsilon"):  # another run came between the look and the beginning
+        begin_round(site, request, opened)
     assert refusal.value.code == error_codes.PRIVACY_SPENT
     assert error_codes.is_refusal(error_codes.PRIVACY_SPENT)
 
@@ -74,15 +85,13 @@ def test_the_target_is_for_the_whole_run(site_of, request_of) -> None:
     target = PrivacyConfig(mode="record", target_epsilon=3.0, counts_noise=10.0)
     site, request = site_of(), request_of(privacy=target).config
     for server_round in range(1, request.rounds + 1):
-        opened = open_round(site, request, RECORDS)
-        opened.budget.charge(request.run, server_round, opened.released)
+        opened = release(site, replace(request, round=server_round))
     assert 2.95 < opened.cost.epsilon <= 3.0
 
 
 def test_a_torn_line_is_not_counted_and_a_damaged_one_stops(site_of, request_of) -> None:
     site, request = site_of(), request_of(privacy=NOISE).config
-    opened = open_round(site, request, RECORDS)
-    opened.budget.charge("trial", 1, opened.released)
+    opened = release(site, request)
     file = Path(site.folder) / "privacy.jsonl"
     whole = file.read_text()
     file.write_text(whole + whole[:30])  # killed while writing: nothing had left
@@ -155,23 +164,26 @@ def test_with_the_patient_as_unit_rate_steps_and_delta_are_those_of_patients(sit
 
 def test_one_account_counts_one_unit(site_of, request_of) -> None:
     site, by_image, by_patient = site_of(), request_of(privacy=NOISE).config, request_of(privacy=BY_PATIENT).config
-    open_round(site, by_image, RECORDS).charge(by_image)
+    release(site, by_image)
     assert budget_of(site).unit() == "image"
     with pytest.raises(PolicyRefusalError, match=r"by image.*use privacy.unit=image") as refusal:
         open_round(site, by_patient, PATIENTS)
     assert refusal.value.code == error_codes.PRIVACY_ACCOUNT
     budget_of(site).file.unlink()
-    open_round(site, by_patient, PATIENTS).charge(by_patient)
+    release(site, by_patient, PATIENTS)
     with pytest.raises(PolicyRefusalError, match="by patient"):
         open_round(site, by_image, RECORDS)
 
 
 def test_an_account_from_before_units_were_told_is_one_of_images(site_of, request_of) -> None:
     site, request = site_of(), request_of(privacy=NOISE).config
-    open_round(site, request, RECORDS).charge(request)
+    release(site, request)
     file = budget_of(site).file
-    file.write_text(file.read_text().replace('"unit": "image", ', ""))
-    assert "unit" not in file.read_text() and budget_of(site).unit() == "image"
+    spent = budget_of(site).spent()
+    *_, line = file.read_text().splitlines(keepends=True)
+    keys = {key: value for key, value in json.loads(line).items() if key not in ("unit", "state", "attempt")}
+    file.write_text(json.dumps(keys) + "\n")
+    assert (budget_of(site).unit(), budget_of(site).spent()) == ("image", spent)
 
 
 def test_a_site_that_hides_patients_takes_nothing_less(site_of, request_of, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,23 +206,27 @@ def test_a_patients_records_count_as_one(site_of, request_of) -> None:
     assert shares.tolist() == pytest.approx([1 / 2, 1, 1 / 3, 1 / 2, 1 / 3, 1 / 3])
 
 
-def left(site, request, **changes) -> None:
-    """A private round's receipt, as the ClientApp writes it."""
+def left(site: SiteConfig, request: RoundConfig, told: bool = True) -> None:
+    """A private round's receipt, as the ClientApp writes it; before receipts held what was charged they did not."""
     content = RecordDict({"metrics": MetricRecord({"round": request.round, "privacy/epsilon": 1.0})})
-    of = {"run": request.run, "server_round": request.round, **changes}
-    ReceiptChain(site.receipts_file).append(describe("training", content, "1", norms={}, codec="float32", **of))
+    opened = open_round(site, request, RECORDS)
+    ReceiptChain(site.receipts_file).append(
+        describe("training", content, "1", norms={}, codec="float32", run=request.run, server_round=request.round,
+                 privacy=charged(opened.released, opened.units.kind) if told else "")
+    )  # fmt: skip
 
 
-def test_a_deleted_account_is_told_by_the_receipts(site_of, request_of) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_a_deleted_account_is_told_by_the_receipts(site_of, request_of, told: bool) -> None:
     site, request = site_of(), request_of(privacy=NOISE).config
     for _ in range(2):
-        open_round(site, request, RECORDS).charge(request)
-        left(site, request)
-    open_round(site, request, RECORDS).charge(request)  # counted, and killed before it left
+        release(site, request)
+        left(site, request, told)
+    release(site, request)  # charged, and killed before it left
     spent = open_round(site, request, RECORDS).cost.epsilon
     file = budget_of(site).file
     lines = file.read_text().splitlines(keepends=True)
-    for kept, reason in (([], "lacks 2 of 2 private rounds"), (lines[:1], "lacks 1 of 2.*round 1 of trial-7f")):
+    for kept, reason in (([], "lacks 2 of 2 private rounds"), (lines[:3], "lacks 1 of 2.*round 1 of trial-7f")):
         file.write_text("".join(kept))
         with pytest.raises(PolicyRefusalError, match=reason) as refusal:
             open_round(site, request, RECORDS)
@@ -222,18 +238,44 @@ def test_a_deleted_account_is_told_by_the_receipts(site_of, request_of) -> None:
     assert open_round(site, request, RECORDS).cost.epsilon == spent
 
 
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        ('"noise_multiplier": 1.0', '"noise_multiplier": 9.0'),
+        ('"sampling_rate": 0.05', '"sampling_rate": 0.01'),
+        ('"steps": 20', '"steps": 2'),
+        ('"unit": "image"', '"unit": "patient"'),
+        ('"state": "released"', '"state": "pending"'),
+        ('"round": 1', '"round": 2'),
+    ],
+)
+def test_an_account_that_was_edited_is_told_by_the_receipts(site_of, request_of, written: str, instead: str) -> None:
+    site, request = site_of(), request_of(privacy=NOISE).config
+    release(site, request)
+    left(site, request)
+    file = budget_of(site).file
+    whole = file.read_text()
+    assert whole.count(written) == (1 if "state" in written else 2)
+    file.write_text(whole.replace(written, instead))
+    with pytest.raises(PolicyRefusalError, match="or charges them with other numbers") as refusal:
+        open_round(site, request, RECORDS)
+    assert refusal.value.code == error_codes.PRIVACY_ACCOUNT
+    file.write_text(whole)
+    assert open_round(site, request, RECORDS).cost.steps == 40
+
+
 def test_a_new_account_is_begun_by_command_and_told(tmp_path, request_of, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "site.yaml"
     path.write_text("name: north\nfolder: site\ndataset: {kind: manifest, root: nowhere}\n")
     site, request = read_site_config(path), request_of(privacy=NOISE).config
-    open_round(site, request, RECORDS).charge(request)
+    release(site, request)
     left(site, request)
     assert command_line(["receipts", "new-account", str(path)]) == 0
     assert "privacy-until-" in capsys.readouterr().out
     assert len(list((tmp_path / "site").glob("privacy-until-*.jsonl"))) == 1, "nothing is thrown away"
     opened = open_round(site, request, RECORDS)
     assert (opened.cost.steps, opened.cost.earlier_accounts) == (20, 1)
-    opened.charge(request)
+    release(site, request)
     left(site, request)
     budget_of(site).file.unlink()
     with pytest.raises(PolicyRefusalError, match="lacks 1 of 1"):

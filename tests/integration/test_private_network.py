@@ -1,6 +1,7 @@
 """Record-level privacy over a real SuperLink, and a hospital whose ClientApp is killed inside a private round."""
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -35,8 +36,13 @@ def federation(tmp_path_factory: pytest.TempPathFactory, phantom_root: Path) -> 
         yield federation
 
 
-def account(federation: LocalFederation, site: str) -> list[dict]:
+def written(federation: LocalFederation, site: str) -> list[dict]:
     return list(read_json_lines(federation.hospital_kit(site) / "site" / "privacy.jsonl"))
+
+
+def account(federation: LocalFederation, site: str) -> list[dict]:
+    """What was charged for good."""
+    return [line for line in written(federation, site) if line["state"] == "released"]
 
 
 def epsilon(lines: list[dict]) -> float:
@@ -71,25 +77,33 @@ def client_app(federation: LocalFederation, site: str) -> int | None:
     return None
 
 
-def test_a_round_that_was_begun_is_spent_although_its_process_was_killed(federation: LocalFederation) -> None:
-    site, other = SITES
+def test_killed_in_training_the_run_costs_what_an_uninterrupted_one_does(federation: LocalFederation) -> None:
+    site, _ = SITES
+    whole = run(federation, "uninterrupted")
     before = account(federation, site)
+    begun = len(written(federation, site))
     found: dict[str, dict] = {}
     thread = threading.Thread(target=lambda: found.update(run(federation, "killed")), daemon=True)
     thread.start()
-    until(lambda: len(account(federation, site)) == len(before) + 2, "round 2 to be counted", poll=0.002)
+    until(lambda: len(written(federation, site)) == begun + 3, "round 2 to be pending", poll=0.002)
     pid = client_app(federation, site)
     assert pid is not None, "the ClientApp ended before it could be killed"
     os.kill(pid, signal.SIGKILL)
     thread.join(900)
     assert found, (federation.folder / "killed.log").read_text()[-2000:]
 
+    states = [(line["round"], line["state"]) for line in written(federation, site)[begun:]]
+    assert states == [(1, "pending"), (1, "released"), (2, "pending"), (2, "pending"), (2, "released")]
     lines = account(federation, site)[len(before) :]
-    assert [line["round"] for line in lines] == [1, 2, 2], "the killed round, and its repetition"
+    assert [line["round"] for line in lines] == [1, 2]
     assert lines[0]["run"] not in {line["run"] for line in before}
     assert found[site]["epsilon"] == pytest.approx(epsilon([*before, *lines]), rel=1e-12)
-    assert found[site]["epsilon"] > epsilon([*before, *lines[:2]]), "more than without the interruption"
-    assert found[site]["epsilon_before"] == pytest.approx(epsilon(before), rel=1e-12)
-    assert found[other]["epsilon"] == pytest.approx(epsilon(account(federation, other)), rel=1e-12)
+    again = [line["spent"] for line in lines]
+    assert again == [line["spent"] for line in before[-2:]], "as the run before, which nobody interrupted"
+    assert found[site]["releases_again"] == 0
+    assert found[site]["epsilon_before"] == pytest.approx(epsilon(before), rel=1e-12) == whole[site]["epsilon"]
     merged = read_json_lines(federation.server_kit / "runs" / "killed" / "rounds.jsonl")
     assert [line["round"] for line in merged] == [1, 2]
+    left = ReceiptChain(federation.hospital_kit(site) / "site" / "receipts.jsonl").receipts()
+    told = [json.loads(receipt.privacy)["spent"] for receipt in left if receipt.privacy]
+    assert told == [line["spent"] for line in account(federation, site)]

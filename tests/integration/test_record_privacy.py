@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 import client.site
+from client.account import budget_of
 from client.app import build_app, simulated_site
 from client.policy import SitePolicy
-from client.privacy import budget_of
 from medvlmoe.command_line import run as command_line
 from medvlmoe.configuration import compose
-from medvlmoe.errors import QuorumError
+from medvlmoe.errors import CheckpointError, QuorumError
 from medvlmoe.files import read_json, read_json_lines
 from medvlmoe.privacy.accountant import Accountant
 from server.app import run_federation
@@ -44,7 +44,9 @@ def rounds(output: Path) -> list[dict]:
 
 
 def ledger(output: Path, site: str) -> list[dict]:
-    return list(read_json_lines(output / "hospitals" / site / "privacy.jsonl"))
+    """What was charged for good."""
+    lines = read_json_lines(output / "hospitals" / site / "privacy.jsonl")
+    return [line for line in lines if line["state"] == "released"]
 
 
 def test_a_target_is_met_and_nothing_uncovered_leaves(tmp_path: Path, phantom_root: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_target_is_met_and_nothing_uncovered_leaves(tmp_path: Path, phantom_ro
             "outcome", "examples", "routed_samples", "update_norms", "train_steps", "stamp/PHANTOM",
             *(f"privacy/{key}" for key in ("epsilon", "delta", "noise_multiplier", "sampling_rate", "steps",
                                             "max_grad_norm", "counts_noise", "epsilon_before", "by_patient",
-                                            "earlier_accounts")),
+                                            "earlier_accounts", "releases_again")),
         }  # fmt: skip
         assert 7.8 < last["privacy/epsilon"] <= 8.0
         assert lines[0]["sites"][name]["privacy/epsilon"] < last["privacy/epsilon"]
@@ -156,6 +158,79 @@ def _interrupted(output: Path, data: Path, config: list[str]) -> None:
         federate(output, data, {}, *config)
 
 
+@pytest.mark.parametrize("codec", ["float32", "int8"])
+def test_a_run_interrupted_in_training_resumes_to_the_epsilon_of_an_uninterrupted_one(
+    tmp_path: Path, phantom_root: Path, codec: str
+) -> None:
+    """In the middle of round 2 at the first hospital; what it had trained is in no later round either."""
+    config = ["privacy.target_epsilon=null", "privacy.noise_multiplier=2.0", f"strategy.upload_codec={codec}",
+              "federation.keep_optimizer_state=true"]  # fmt: skip
+    whole = federate(tmp_path / "whole", phantom_root, {}, *config)
+    with pytest.raises(KeyboardInterrupt):
+        _stopped_in_training(tmp_path / "part", phantom_root, config, NAMES[0], KeyboardInterrupt())
+    (first,) = ledger(tmp_path / "part", NAMES[0])
+    states = tmp_path / "part" / "hospitals" / NAMES[0] / "state" / first["run"]
+    assert not list(states.glob("*-00002*")) and not list(states.glob("staged*"))
+    resumed = federate(tmp_path / "part", phantom_root, {}, *config, "resume=true")
+    for name in NAMES:
+        assert len(ledger(tmp_path / "part", name)) == 2
+        for key in ("epsilon", "steps", "epsilon_before", "releases_again"):
+            key = f"privacy/{key}"
+            assert resumed[-1]["sites"][name][key] == whole[-1]["sites"][name][key], key
+    assert "released more than once" not in (tmp_path / "part" / "run" / "privacy.md").read_text()
+
+
+def test_what_had_left_before_the_interruption_costs_twice_and_the_statement_says_so(
+    tmp_path: Path, phantom_root: Path
+) -> None:
+    config = ["privacy.target_epsilon=null", "privacy.noise_multiplier=2.0"]
+    with pytest.raises(KeyboardInterrupt):
+        _stopped_in_training(tmp_path, phantom_root, config, NAMES[1], KeyboardInterrupt())
+    resumed = federate(tmp_path, phantom_root, {}, *config, "resume=true")
+    assert [len(ledger(tmp_path, name)) for name in NAMES] == [3, 2]
+    last = resumed[-1]["sites"]
+    assert [last[name]["privacy/releases_again"] for name in NAMES] == [1, 0]
+    assert last[NAMES[0]]["privacy/epsilon"] > last[NAMES[1]]["privacy/epsilon"]
+    text = (tmp_path / "run" / "privacy.md").read_text()
+    assert f"released more than once, and how often: {NAMES[0]} (1).**" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "charged"),
+    [(CheckpointError("the disk is full"), 103, [1, 2]), (MemoryError(), 105, [1, 2, 2])],
+)
+def test_an_error_in_training_costs_only_if_it_may_tell_of_the_records(
+    tmp_path: Path, phantom_root: Path, error: Exception, code: int, charged: list[int]
+) -> None:
+    config = ["federation.retries=1", "federation.quorum=2"]
+    _stopped_in_training(tmp_path, phantom_root, config, NAMES[0], error)
+    assert [line["round"] for line in ledger(tmp_path, NAMES[0])] == charged
+    codes = [line["code"] for line in read_json_lines(tmp_path / "hospitals" / NAMES[0] / "receipts.jsonl")]
+    assert codes.count(code) == 1
+
+
+def _stopped_in_training(output: Path, data: Path, config: list[str], site: str, error: BaseException) -> None:
+    """An error at a hospital after the first step of its round 2, once."""
+    from medvlmoe.training.private_steps import PrivateSteps
+
+    original = PrivateSteps.set_gradients
+    errors = [error]
+
+    def set_gradients(self, *arguments) -> None:
+        original(self, *arguments)
+        if errors and len(ledger(output, site)) == 1 and _is_pending(output, site):
+            raise errors.pop()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PrivateSteps, "set_gradients", set_gradients)
+        federate(output, data, {}, *config)
+
+
+def _is_pending(output: Path, site: str) -> bool:
+    *_, last = read_json_lines(output / "hospitals" / site / "privacy.jsonl")
+    return last["state"] == "pending"
+
+
 @pytest.mark.long
 def test_what_leaves_twice_costs_twice(tmp_path: Path, phantom_root: Path) -> None:
     """A round below quorum is repeated; the hospital that had answered has released two different noised models."""
@@ -199,6 +274,12 @@ def test_the_simulation_and_the_pooled_model(tmp_path: Path, phantom_root: Path)
     assert budget_of(simulated_site(compose(RunConfig, arguments), "retinamnist")).spent()
 
 
+@pytest.mark.parametrize("override", ["model.text.encoder=null_token", "model.text.encoder=embedding_bag"])
+def test_ablations_of_the_text_train_privately(tmp_path: Path, phantom_root: Path, override: str) -> None:
+    lines = federate(tmp_path, phantom_root, {}, override, "federation.rounds=1")
+    assert all(7.8 < lines[0]["sites"][name]["privacy/epsilon"] <= 8.0 for name in NAMES)
+
+
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
@@ -206,7 +287,6 @@ def test_the_simulation_and_the_pooled_model(tmp_path: Path, phantom_root: Path)
         ("training.precision=bfloat16", "float32"),
         ("training.patience=3", "early stopping"),
         ("federation.select=best", "select=last"),
-        ("devices=2", "several devices"),
         ("compare=[yardstick]", "batch normalisation"),
         ("mode=baseline", "contrastive stage"),
         ("compare=[baseline]", "a false claim"),

@@ -62,6 +62,18 @@ def test_a_federation_with_two_processes_at_the_site_is_that_with_one(
     assert sites[0]["north"]["auc"] == sites[1]["north"]["auc"]
 
 
+def test_a_private_federation_with_two_processes_is_that_with_one(hospital, medvlmoe: Command, tmp_path: Path) -> None:
+    """With the same secret, which a simulation can repeat: the same records are drawn, the noise is added once."""
+    private = [*CALM, "privacy=record", "privacy.repeatable_noise=true", "privacy.physical_batch=2",
+               "federation.rounds=2"]  # fmt: skip
+    succeeded(medvlmoe("simulate", *private, "output.name=one"))
+    succeeded(medvlmoe("simulate", *private, "devices=2", "output.name=two"))
+    runs = tmp_path / "runs"
+    assert_close(runs / "one", runs / "two")
+    ours, theirs = (read_json(runs / name / "summary.json")["privacy"]["hospitals"] for name in ("one", "two"))
+    assert ours == theirs
+
+
 def test_centralized_training_and_evaluation(hospital, medvlmoe: Command, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     succeeded(medvlmoe("train", *CALM, "training.epochs=2", "output.name=one"))

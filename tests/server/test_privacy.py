@@ -181,8 +181,12 @@ def test_the_statement_tells_where_the_unit_is_not_the_patient() -> None:
     anew = {"north": dataclasses.replace(COST, earlier_accounts=2.0)}
     text = privacy_statement(config, None, anew, server_round=4, sites=["north"], measured=False)
     assert "begun anew, and how often: north (2).**" in text
+    again = {"north": dataclasses.replace(COST, releases_again=3.0)}
+    text = privacy_statement(config, None, again, server_round=4, sites=["north"], measured=False)
+    assert "released more than once, and how often: north (3).**" in text
     whole = privacy_statement(config, None, {"north": costs["north"]}, server_round=4, sites=["north"], measured=False)
     assert "tell no patients" not in whole and "k images" not in whole and "anew" not in whole
+    assert "more than once" not in whole
 
 
 def test_noise_that_follows_from_a_seed_is_said_to_protect_nothing() -> None:

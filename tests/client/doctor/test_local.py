@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import MetricRecord, RecordDict
 from flwr.supercore.grpc_health import run_health_server_grpc_no_tls
 
+from client.account import budget_of
 from client.doctor.command import doctor
 from client.doctor.data import check_data
 from client.doctor.device import check_device
@@ -19,7 +21,8 @@ from client.doctor.memory import check_memory
 from client.doctor.patient import Patient
 from client.doctor.policy import check_policy, check_privacy, check_receipts
 from client.policy import SitePolicy
-from client.privacy import budget_of
+from client.receipts import ReceiptChain
+from client.receipts.receipt import describe
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from simulation.local_federation import free_ports
@@ -108,13 +111,27 @@ def test_the_policy_that_is_in_force_is_shown(patient, one) -> None:
 
 
 def test_spent_privacy_is_shown(patient, one) -> None:
+    def spend(mechanism: Mechanism) -> None:
+        budget = budget_of(patient.site)
+        with budget.alone():
+            attempt = budget.begin("trial", 1, [mechanism])
+        attempt.release()
+
     assert list(check_privacy(patient)) == []
     patient.site.policy = SitePolicy(differential_privacy_required=True, max_epsilon=5.0)
     assert "epsilon 0 of 5" in one(check_privacy(patient)).text
-    budget_of(patient.site).charge("trial", 1, [Mechanism(noise_multiplier=1.0, sampling_rate=0.1, steps=10)])
+    spend(Mechanism(noise_multiplier=1.0, sampling_rate=0.1, steps=10))
     assert one(check_privacy(patient)).level == "ok" and "epsilon 0 " not in one(check_privacy(patient)).text
-    budget_of(patient.site).charge("trial", 2, [Mechanism(noise_multiplier=0.5, steps=10)])
+    spend(Mechanism(noise_multiplier=0.5, steps=10))
     assert one(check_privacy(patient)).level == "fail"
+
+
+def test_an_account_that_is_not_that_of_the_receipts_is_told(patient, one) -> None:
+    content = RecordDict({"metrics": MetricRecord({"privacy/epsilon": 1.0})})
+    entry = describe("training", content, "1", norms={}, run="trial", server_round=1, codec="float32")
+    ReceiptChain(patient.site.receipts_file).append(entry)
+    finding = one(check_privacy(patient))
+    assert finding.level == "fail" and "lacks 1 of 1 private rounds" in finding.text
 
 
 def test_hours_in_which_no_round_may_begin(patient) -> None:

@@ -95,6 +95,12 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     ),
     "single_token": lambda: tiny_model("test_resnet", fusion={"tokens": "cls", "gate": "none", "layer_norm": False}),
     "last_token": lambda: tiny_model("test_resnet", text={"pool": "last"}),
+    "null_token": lambda: tiny_model("test_resnet", text={"encoder": "null_token"}),
+    "null_token_dense": lambda: tiny_model(
+        "test_resnet", text={"encoder": "null_token"}, moe={"experts": 3, "top_k": 3}, fusion={"kind": "concat"}
+    ),
+    "null_token_tokens": lambda: tiny_model("test_resnet", text={"encoder": "null_token"}, moe={"unit": "token"}),
+    "bag_of_words": lambda: tiny_model("test_resnet", text={"encoder": "embedding_bag"}),
     "lora": lambda: tiny_model(
         vision={"lora": LoRAConfig(rank=2, targets=["qkv"])},
         text={"lora": LoRAConfig(rank=2, targets=["q_proj", "v_proj"])},

@@ -127,8 +127,8 @@ def _kept(trainer: Trainer):
     trainer.kept = []  # type: ignore[attr-defined]
     original = PrivateSteps.set_gradients.__get__(trainer.private_steps)
 
-    def keep(model, sums, plan, stream):
-        original(model, sums, plan, stream)
+    def keep(model, *arguments):
+        original(model, *arguments)
         trainer.kept.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
         model.zero_grad(set_to_none=True)
 
@@ -189,8 +189,9 @@ def test_batches_are_poisson_samples() -> None:
     steps = private(physical_batch=8)
     times_N, sizes = np.zeros(200), []
     for epoch in range(60):
-        for parts in steps.batches(PrivacyUnits.images(200), plan, steps.randomness.stream(epoch)):
-            rows = [row for part in parts for row in part]
+        for rows in steps.batches(PrivacyUnits.images(200), plan, steps.randomness.stream(epoch)):
+            parts = steps.parts(rows)
+            assert [row for part in parts for row in part] == rows
             assert len(set(rows)) == len(rows) and all(len(part) == 8 for part in parts[:-1])
             times_N[rows] += 1
             sizes.append(len(rows))
@@ -326,9 +327,6 @@ def test_models_that_break_the_guarantee_are_refused() -> None:
         trainer_of(tiny_model("test_resnet", vision={"normalisation": "batch"}), private(1.0))
     with pytest.raises(ConfigError, match="load-balancing"):
         trainer_of(tiny_model("test_resnet", moe={"balance_alpha": 0.01}), private(1.0))
-    with pytest.raises(ConfigError, match="several devices"):
-        Trainer(MODELS["resnet"](), TrainingConfig(precision="float32", patience=0), SPACE, seed=0, devices=2,
-                private_steps=private(1.0))  # fmt: skip
     with pytest.raises(ConfigError, match="noise"):
         PrivateSteps(PrivacyConfig(), 0.0, SecretRandomness())
 
@@ -348,9 +346,13 @@ def test_the_router_loss_is_each_records_own() -> None:
 @pytest.mark.parametrize("clipping", ["flat", "ghost"])
 @pytest.mark.parametrize("unit", ["sample", "token"])
 def test_the_balance_loss_with_constant_loads_is_each_records_own(unit: str, clipping: str) -> None:
-    """Held to a plain loop over single records: each alone, with the loss written out, clipped and added up."""
-    model = tiny_model("test_resnet", moe={"unit": unit})
+    """Held to a plain loop over single records: each alone, with the loss written out, clipped and added up.
+
+    In double precision: in single precision the order of the additions alone is seen at 1e-5.
+    """
+    model = tiny_model("test_resnet", moe={"unit": unit}).double()
     batch = make_batch(model, 5)
+    batch = dataclasses.replace(batch, image_BCHW=batch.image_BCHW.double())
     loads_K, alpha, bound = torch.tensor([0.7, 0.0, 0.2, 0.1]), 3.0, 0.5
     config = PrivacyConfig(mode="record", noise_multiplier=1.0, counts_noise=1.0, balance_alpha=alpha,
                            max_grad_norm=bound, clipping=clipping)  # fmt: skip
@@ -366,7 +368,7 @@ def test_the_balance_loss_with_constant_loads_is_each_records_own(unit: str, cli
         norm = float(sum(gradient.double().square().sum() for gradient in gradients.values())) ** 0.5
         for name, gradient in gradients.items():
             expected[name] += gradient * min(1.0, bound / norm)
-    assert distance(found, expected) < 3e-5
+    assert distance(found, expected) < 1e-9
     without = clipped_sum(model, batch, PrivateSteps(config, 1.0, SecretRandomness(3)))
     assert float((found["moe.router.weight"] - without["moe.router.weight"]).abs().max()) > 1e-3
 
