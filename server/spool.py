@@ -164,12 +164,14 @@ class _Download:
                 if self.idle() > _STALLED_SECONDS:
                     raise UploadStalledError
                 return False
-            self._received += sum(map(len, self._pulled.values()))
+            step_bytes = sum(map(len, self._pulled.values()))
+            self._received += step_bytes
             self._allow(self._received)
             with _reading_what_was_sent():
                 self._step = next(self._steps, None)
             self._pulled = {}
-            give_back_freed_memory()
+            if step_bytes > _PIECE_BYTES:
+                give_back_freed_memory()
         return True
 
     def idle(self) -> float:
