@@ -34,9 +34,8 @@ def main() -> None:
     parser.add_argument("--codec", default="float32")
     parser.add_argument("--model", nargs="+", default=MODEL, metavar="OVERRIDE")
     arguments = parser.parse_args()
-    print(
-        "| sites | model on the wire | ServerApp peak | without its imports | seconds a round |\n|---:|---:|---:|---:|---:|"
-    )
+    print("| sites | model on the wire | ServerApp peak | without its imports | seconds a round |")
+    print("|---:|---:|---:|---:|---:|", flush=True)
     idle = idle_bytes()
     for count in arguments.sites:
         model, peak, seconds = measure(count, arguments.codec, arguments.model)
@@ -85,8 +84,10 @@ def measure(count: int, codec: str, model_overrides: list[str]) -> tuple[int, in
                 "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", str(free_port()),
                 "--node-config", f'site="site{number:02d}" kind="honest"',
             )  # fmt: skip
-        overrides = [*model_overrides, "data=none", f"strategy.codec={codec}", "federation.rounds=2", f"federation.sites={count}",
-                     f"output.root={folder}/runs", "output.name=run"]  # fmt: skip
+        overrides = [
+            *model_overrides, "data=none", f"strategy.codec={codec}", "federation.rounds=2",
+            f"federation.sites={count}", f"output.root={folder}/runs", "output.name=run",
+        ]  # fmt: skip
         given = f'overrides="{" ".join(overrides)}"'
         subprocess.run(["flwr", "run", str(APP), "lab", "--run-config", given], env=environment, check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
