@@ -182,6 +182,9 @@ class TensorFile(Mapping[str, torch.Tensor]):
         with _reading(self._path):
             return self._file.get_tensor(name)
 
+    def __contains__(self, name: object) -> bool:  # a mapping's own way is to read the tensor
+        return name in self._names
+
     def shape_of(self, name: str) -> torch.Size:
         """Shape of a tensor, from the file's header."""
         with _reading(self._path):

@@ -64,6 +64,9 @@ class TensorScratch(MutableMapping[str, torch.Tensor]):
     def __delitem__(self, name: str) -> None:
         del self._places[name]
 
+    def __contains__(self, name: object) -> bool:  # a mapping's own way is to read the tensor
+        return name in self._places
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 

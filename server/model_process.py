@@ -5,7 +5,9 @@ for certain only by ending.
 """
 
 import multiprocessing
+import shutil
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -19,6 +21,9 @@ from medvlmoe.logs import show_progress
 from medvlmoe.model.config import MedVLMoEConfig
 from server.global_model import GlobalModel
 
+_PREFIX = ".building-"
+_LEFT_OVER_SECONDS = 3600.0
+
 
 def initial_model(config: MedVLMoEConfig, label_space: LabelSpace, seed: int, root: str) -> GlobalModel:
     """:meth:`GlobalModel.initial`, its parameters on disk.
@@ -27,7 +32,7 @@ def initial_model(config: MedVLMoEConfig, label_space: LabelSpace, seed: int, ro
         config: architecture.
         label_space: rows of the head.
         seed: of the random weights.
-        root: folder on the disk that the parameters are written to. They have no name there: nothing is left behind.
+        root: folder on the disk that the parameters are written to. They lose their name as soon as they are there.
 
     Raises:
         CheckpointError: ``root`` cannot be written.
@@ -36,7 +41,8 @@ def initial_model(config: MedVLMoEConfig, label_space: LabelSpace, seed: int, ro
     """
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=".building-", dir=root)
+        _remove_left_over(Path(root))
+        folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root)
     except OSError as error:
         raise CheckpointError(f"cannot write {root}: {error}; choose another output.root") from error
     with folder as name:
@@ -63,6 +69,13 @@ def _run(config: MedVLMoEConfig, label_space: LabelSpace, seed: int | None, file
     return GlobalModel(
         config=normalised, label_space=label_space, exchanged=_without_values(exchanged), fixed=_without_values(fixed)
     )
+
+
+def _remove_left_over(root: Path) -> None:
+    """What processes that were killed while they built a model have left; building one takes minutes at most."""
+    for folder in root.glob(f"{_PREFIX}*"):
+        if time.time() - folder.stat().st_mtime > _LEFT_OVER_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 _Shapes = dict[str, tuple[int, ...]]
