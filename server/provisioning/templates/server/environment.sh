@@ -4,7 +4,7 @@ export FLWR_HOME="$PWD/flower"
 export FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 # The apps are those of the installed package; nothing is downloaded at the start of a run.
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"
-# glibc gives freed memory back: with 500 MB models 20 to 60 % less memory at no cost in time.
+# glibc gives freed memory back (docs/deployment.md, "Memory of the ServerApp").
 export MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=8388608 MALLOC_TRIM_THRESHOLD_=134217728
 # Everything here talks over loopback, which must never go through a proxy.
 export NO_PROXY="127.0.0.1,localhost${NO_PROXY:+,$NO_PROXY}" no_proxy="127.0.0.1,localhost${no_proxy:+,$no_proxy}"
