@@ -160,7 +160,7 @@ class _Download:
         while self._step is not None:
             if time.monotonic() > deadline:
                 return False
-            if not self._pull_step(self._step, pull_object, deadline):
+            if not self._pull_step(self._step, pull_object):
                 if self.idle() > _STALLED_SECONDS:
                     raise UploadStalledError
                 return False
@@ -191,7 +191,7 @@ class _Download:
             found.metadata.__dict__["_message_id"] = self.identity
             return found
 
-    def _pull_step(self, wanted: Sequence[str], pull_object: Callable[[str], bytes], deadline: float) -> bool:
+    def _pull_step(self, wanted: Sequence[str], pull_object: Callable[[str], bytes]) -> bool:
         def pull_and_keep(identity: str) -> bytes:
             try:
                 self._pulled[identity] = pull_object(identity)
@@ -202,7 +202,8 @@ class _Download:
 
         with contextlib.suppress(ObjectPullError):  # not uploaded yet: the next poll asks for what is missing
             missing = sorted(set(wanted) - self._pulled.keys())
-            pull_objects(missing, pull_and_keep, max_time=max(0.1, deadline - time.monotonic()))
+            # No waiting in there: Flower's goes up to ten seconds, in which nobody would hear of any site.
+            pull_objects(missing, pull_and_keep, max_tries_per_object=1)
         return self._pulled.keys() >= set(wanted)
 
     def _all_steps(self) -> Iterator[list[str]]:
