@@ -40,14 +40,15 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, key: str | 
         _sync_folder(path.parent)
     except Exception as error:
         if isinstance(error, OSError) or "No space left" in str(error) or "I/O error" in str(error):
-            raise _cannot_write(path, error, key) from error
+            raise cannot_write(path, error, key) from error
         raise
     finally:
         with contextlib.suppress(OSError):  # it may not be there, nor its folder
             temporary.unlink()
 
 
-def _cannot_write(path: Path, error: Exception, key: str | None) -> CheckpointError:
+def cannot_write(path: Path, error: Exception, key: str | None = OUTPUT_ROOT) -> CheckpointError:
+    """The error of a file or folder that cannot be written; ``key`` as for :func:`write_atomically`."""
     mend = "free space, or let this user write there" if key is None else f"free space or choose another {key}"
     return CheckpointError(f"cannot write {path}: {error}; {mend}")
 
@@ -62,7 +63,7 @@ def move_file(source: Path, path: Path) -> None:
         os.replace(source, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _cannot_write(path, error, None) from error
+        raise cannot_write(path, error, None) from error
 
 
 def write_text(path: Path, text: str, *, key: str | None = OUTPUT_ROOT) -> None:
@@ -112,7 +113,7 @@ def append_json_line(path: Path, value: Any, *, key: str | None = OUTPUT_ROOT) -
         if is_new:
             _sync_folder(path.parent)  # else the power could take the file with its first line
     except OSError as error:
-        raise _cannot_write(path, error, key) from error
+        raise cannot_write(path, error, key) from error
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from medvlmoe.errors import CheckpointError
+from medvlmoe.files import cannot_write
 
 
 class TensorScratch(MutableMapping[str, torch.Tensor]):
@@ -31,7 +32,7 @@ class TensorScratch(MutableMapping[str, torch.Tensor]):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  (closed with this object)
         except OSError as error:
-            raise self._failure(error) from error
+            raise cannot_write(self._folder, error) from error
 
     def __setitem__(self, name: str, tensor: torch.Tensor) -> None:
         known = self._places.get(name)
@@ -46,7 +47,7 @@ class TensorScratch(MutableMapping[str, torch.Tensor]):
             while written < len(data):
                 written += os.pwrite(self._file.fileno(), data[written:], offset + written)
         except OSError as error:
-            raise self._failure(error) from error
+            raise cannot_write(self._folder, error) from error
         self._places[name] = (offset, tensor.dtype, tensor.shape)
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -72,11 +73,6 @@ class TensorScratch(MutableMapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._places)
-
-    def _failure(self, error: OSError) -> CheckpointError:
-        return CheckpointError(
-            f"cannot write a scratch file in {self._folder}: {error}; free space or choose another output.root"
-        )
 
 
 def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Where replies arrive: asked for by the request's id, one poll at a time."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -56,9 +56,9 @@ def inbox_of(grid: Grid, folder: Path, most_bytes: int) -> Inbox:
         folder: where replies that come over the network are kept, instead of in memory.
         most_bytes: no reply over the network may have more.
     """
-    return SpoolingInbox(grid, folder, most_bytes) if isinstance(grid, HttpGrid) else GridInbox(grid)
+    return SpoolingInbox(grid, folder, most_bytes) if is_networked(grid) else GridInbox(grid)
 
 
-def is_networked(grid: Grid) -> bool:
+def is_networked(grid: Grid) -> TypeGuard[HttpGrid]:
     """Whether the sites are other processes: then this one keeps the model on disk, not in memory."""
     return isinstance(grid, HttpGrid)

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from medvlmoe.data.labels import LabelSpace
-from medvlmoe.errors import CheckpointError, LocalProcessError
-from medvlmoe.files import save_tensors
+from medvlmoe.errors import LocalProcessError
+from medvlmoe.files import cannot_write, save_tensors
 from medvlmoe.logs import show_progress
 from medvlmoe.model.config import MedVLMoEConfig
 from server.global_model import GlobalModel
@@ -44,7 +44,7 @@ def initial_model(config: MedVLMoEConfig, label_space: LabelSpace, seed: int, ro
         _remove_left_over(Path(root))
         folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root)
     except OSError as error:
-        raise CheckpointError(f"cannot write {root}: {error}; choose another output.root") from error
+        raise cannot_write(Path(root), error) from error
     with folder as name:
         file = Path(name) / "initial.safetensors"
         model = _run(config, label_space, seed, file)

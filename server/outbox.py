@@ -22,6 +22,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 from server.deferred_array import DeferredArray, NamedPiece
 from server.heap import give_back_freed_memory
+from server.inbox import is_networked
 from strategies.codecs import codec_by_name
 from strategies.messages import encode_arrays
 
@@ -97,7 +98,7 @@ class StreamingOutbox:
 
 def outbox_of(grid: Grid) -> Outbox:
     """The outbox for a grid."""
-    return StreamingOutbox(grid) if isinstance(grid, HttpGrid) else GridOutbox(grid)
+    return StreamingOutbox(grid) if is_networked(grid) else GridOutbox(grid)
 
 
 def _encoded(tensors: Mapping[str, torch.Tensor], name: str, codec: str) -> Array:

@@ -122,24 +122,26 @@ or came too late is in its own account, and in its next report. A record that tw
 
 
 def _released_again(records: Mapping[str, RecordCost]) -> str:
-    again = [f"{site} ({cost.releases_again:.0f})" for site, cost in sorted(records.items()) if cost.releases_again]
-    if not again:
-        return ""
-    return (
-        f"\n\n**Results of one round that were released more than once, and how often: {', '.join(again)}.** They had "
-        "left the hospital, or were about to, and were lost, came too late or met too few others, so the round was "
-        "asked for again. Each is in the epsilon above, which may therefore be larger than the target."
+    return _counts_by_site(
+        "Results of one round that were released more than once, and how often",
+        {site: cost.releases_again for site, cost in records.items()},
+        "They had left the hospital, or were about to, and were lost, came too late or met too few others, so the "
+        "round was asked for again. Each is in the epsilon above, which may therefore be larger than the target.",
     )
 
 
 def _begun_anew(records: Mapping[str, RecordCost]) -> str:
-    anew = [f"{site} ({cost.earlier_accounts:.0f})" for site, cost in sorted(records.items()) if cost.earlier_accounts]
-    if not anew:
-        return ""
-    return (
-        f"\n\n**Accounts that were begun anew, and how often: {', '.join(anew)}.** What was spent before, on data that "
-        "the hospital calls others, is not in the figures above."
+    return _counts_by_site(
+        "Accounts that were begun anew, and how often",
+        {site: cost.earlier_accounts for site, cost in records.items()},
+        "What was spent before, on data that the hospital calls others, is not in the figures above.",
     )
+
+
+def _counts_by_site(what: str, counts: Mapping[str, float], meaning: str) -> str:
+    """A paragraph about the sites whose count is not 0; empty without one."""
+    told = ", ".join(f"{site} ({count:.0f})" for site, count in sorted(counts.items()) if count)
+    return f"\n\n**{what}: {told}.** {meaning}" if told else ""
 
 
 def _of_patients(config: PrivacyConfig, records: Mapping[str, RecordCost]) -> str:

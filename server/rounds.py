@@ -18,7 +18,6 @@ from medvlmoe.run_folder import RunFolder
 from medvlmoe.tensor_scratch import TensorScratch
 from server.checkpoint import ServerCheckpoints, ServerState
 from server.global_model import GlobalModel
-from server.heap import give_back_freed_memory
 from server.inbox import inbox_of, is_networked
 from server.ledger import ledger_lines
 from server.outbox import outbox_of
@@ -57,7 +56,6 @@ class RoundLoop:
         config: RunConfig,
         folder: RunFolder,
     ) -> None:
-        self.grid = grid
         self.model = model
         self.strategy = strategy
         self.config = config
@@ -213,7 +211,6 @@ class RoundLoop:
         for _, reply in self._send("train", request):
             self.strategy.site_of_request = self.replies.site_of_request
             yield reply
-            give_back_freed_memory()
 
     def _send(self, kind: str, request: Any) -> Iterator[tuple[str, Message]]:
         federation = self.config.federation

@@ -116,6 +116,7 @@ class SpoolingInbox:
         if download is not None:
             with contextlib.suppress(FileNotFoundError):
                 download.path.unlink()
+            give_back_freed_memory()
 
     def _pull_object(self) -> Callable[[str], bytes]:
         return make_pull_object_fn_protobuf(

@@ -14,13 +14,11 @@ from medvlmoe.model.groups import parameter_group
 from strategies.client_level import ClientLevelPrivacy
 from strategies.codecs import codec_by_name
 from strategies.error_codes import is_refusal, words_of
-from strategies.merge import Merge, StreamingMerge
+from strategies.merge import Merge, StreamingMerge, in_pieces
 from strategies.messages import InvalidMessageError, SiteUpdate, decode_arrays, encode_arrays, read_reply
 from strategies.weights import GroupWeights, weights_by_examples
 
 logger = logging.getLogger(__name__)
-
-_PIECE = 2**17  # elements: their temporaries fit between what else the heap holds, and into a cache
 
 
 @dataclass(kw_only=True)
@@ -228,7 +226,7 @@ def norms_by_group(
     for name, tensor in update.items():
         group = group_of(name)
         # a piece at a time: what is in float64 is never much
-        pieces = zip(tensor.reshape(-1).split(_PIECE), base[name].reshape(-1).split(_PIECE), strict=True)
+        pieces = zip(in_pieces(tensor), in_pieces(base[name]), strict=True)
         squares[group] = squares.get(group, 0.0) + sum(
             float((new - old).double().square().sum()) for new, old in pieces
         )

@@ -79,13 +79,14 @@ def _fold_in(mean: torch.Tensor, value: torch.Tensor, before: torch.Tensor, shar
     if before == 0:  # copied, not computed: m + 1 (x - m) would not be x to the last bit
         mean.copy_(value)
         return
-    for mean_piece, piece in zip(_pieces(mean), _pieces(value), strict=True):
+    for mean_piece, piece in zip(in_pieces(mean), in_pieces(value), strict=True):
         # float64: each site then costs one rounding to float32, not three
         mean64 = mean_piece.double()
         mean_piece.copy_(mean64 + share * (piece.double() - mean64))
 
 
-def _pieces(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def in_pieces(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """A contiguous tensor's elements, a piece at a time, so that what is computed of them in float64 is never much."""
     return tensor.reshape(-1).split(_PIECE)
 
 

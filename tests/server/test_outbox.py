@@ -15,6 +15,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.task_identity import TaskIdentity
 
 from medvlmoe.files import TensorFile, save_tensors
+from server.deferred_array import DeferredArray
 from server.outbox import StreamingOutbox
 from strategies.codecs import as_array, codec_by_name
 from strategies.messages import encode_arrays
@@ -69,6 +70,8 @@ def test_everybody_gets_what_flower_itself_would_have_sent(tensors: TensorFile, 
         encode: RecordDict({"arrays": encode(tensors, codec), "config": config})
         for encode in (outbox.encode, encode_arrays)
     }
+    arrays = made[outbox.encode]["arrays"].values()  # type: ignore[union-attr]
+    assert all(isinstance(array, DeferredArray) for array in arrays), "their bytes would be in memory"
     requests = [Message(made[outbox.encode], dst_node_id=node, message_type="train") for node in (2, 3)]
     sent = outbox.push(requests)
     assert sent == link.message_ids and set(link.pushes.values()) == {1}
