@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--sites", type=int, nargs="+", default=[2, 5, 10])
     parser.add_argument("--codec", default="float32")
     parser.add_argument("--model", nargs="+", default=MODEL, metavar="OVERRIDE")
+    parser.add_argument("--mmap-threshold", default=MALLOC["MALLOC_MMAP_THRESHOLD_"], metavar="BYTES")
     arguments = parser.parse_args()
+    MALLOC["MALLOC_MMAP_THRESHOLD_"] = arguments.mmap_threshold
     print("| sites | model on the wire | ServerApp peak | without its imports | seconds a round |")
     print("|---:|---:|---:|---:|---:|", flush=True)
     idle = idle_bytes()
