@@ -43,6 +43,7 @@ _LOCK_SECONDS = 60.0
 # Keys that may differ between a run and its resumption.
 _MAY_CHANGE = ("resume", "output", "compare", "data.cache", "data.workers", "training.workers", "federation.rounds",
                "federation.retries", "federation.quorum", "federation.round_seconds", "federation.grace_seconds",
+               "federation.unreachable_seconds", "federation.delivery_seconds",
                "federation.connect_seconds")  # fmt: skip
 
 

@@ -19,8 +19,11 @@ class Inbox(Protocol):
     def idle(self, request: str) -> float | None:
         """Seconds since anything of the reply last arrived; ``None`` if it has not begun to arrive."""
 
+    def delivered(self, request: str) -> bool:
+        """Whether the site has fetched all of a request."""
+
     def connections(self) -> dict[int, str]:
-        """The nodes that are connected now, each with something that is another as soon as it connects anew."""
+        """The nodes that are connected now, each with something that is another for another process of the node."""
 
     def forget(self, request: str) -> None:
         """Free what is kept for a request whose reply has been used, or is no longer wanted."""
@@ -39,6 +42,10 @@ class GridInbox:
     def idle(self, request: str) -> float | None:
         """See :class:`Inbox`."""
         return None
+
+    def delivered(self, request: str) -> bool:
+        """See :class:`Inbox`."""
+        return True
 
     def connections(self) -> dict[int, str]:
         """See :class:`Inbox`."""

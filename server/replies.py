@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _LOST_SECONDS = 30.0  # a SuperNode whose line was cut tries again after 20 s at most
+_LOOK_SECONDS = 0.4  # between two looks at who is connected
 _STEP_SECONDS = 5.0  # longest time given to one site's upload before the next site is looked at
 
 
@@ -29,11 +30,15 @@ class Deadline:
         seconds: for all replies together.
         enough: replies after which the rest get only ``grace_seconds`` more; ``None``: never.
         grace_seconds: see ``enough``.
+        unreachable_seconds: for a site that is not connected.
+        delivery_seconds: for one that is connected, until it has fetched all of its request.
     """
 
     seconds: float
     enough: int | None = None
     grace_seconds: float | None = None
+    unreachable_seconds: float = math.inf
+    delivery_seconds: float = math.inf
 
 
 @dataclass
@@ -60,7 +65,8 @@ class Replies:
         connections = self.inbox.connections()
         identities = dict(zip(requests, self.outbox.push(list(requests.values())), strict=True))
         nodes = {site: message.metadata.dst_node_id for site, message in requests.items()}
-        lives = _Lives({site: (node, connections.get(node)) for site, node in nodes.items()})
+        first = {site: (node, connections.get(node)) for site, node in nodes.items()}
+        lives = _Lives(first, deadline.unreachable_seconds, deadline.delivery_seconds)
         del requests  # a request holds the whole model
         self.site_of_request = {identity: site for site, identity in identities.items() if identity}
         for site, identity in identities.items():
@@ -100,10 +106,11 @@ class Replies:
 
         Not further: in one process a reply is made only when it is asked for.
         """
-        lives.look(self.inbox.connections())
         for site in list(pending):
+            if lives.looked_seconds_ago() > _LOOK_SECONDS:
+                lives.look(self.inbox.connections())
             try:
-                reply = self.inbox.poll(identities[site], _STEP_SECONDS)
+                reply = self._poll(identities[site], lives.online(site))
             except UploadStalledError:
                 pending.remove(site)
                 self._give_up(site, words_of(3))
@@ -113,14 +120,16 @@ class Replies:
                 self._give_up(site, f"rejected: {error}")
                 continue
             if reply is None:
-                idle = self.inbox.idle(identities[site])
-                silent = math.inf if idle is None else idle
-                if min(lives.seconds_since_restart(site), silent) > _LOST_SECONDS:
+                idle, delivered = self.inbox.idle(identities[site]), self.inbox.delivered(identities[site])
+                if why := lives.lost(site, idle, delivered):
                     pending.remove(site)
-                    self._give_up(site, "connected anew, without a reply")
-                    continue
-                waiting = "training" if lives.online(site) else "unreachable"
-                self.status.site(site, waiting if idle is None else "uploading")
+                    self._give_up(site, why)
+                elif not lives.online(site):
+                    self.status.site(site, "unreachable")
+                elif idle is None:
+                    self.status.site(site, "training" if delivered else "invited")
+                else:
+                    self.status.site(site, "uploading")
                 continue
             pending.remove(site)
             arrived[site] = reply
@@ -131,6 +140,11 @@ class Replies:
                 ends.note_reply()
             if site == next_site:
                 return
+
+    def _poll(self, request: str, online: bool) -> Message | None:
+        if not online and self.inbox.idle(request) is None:
+            return None  # asked now, Flower would answer in the site's place, and the site's own reply be lost
+        return self.inbox.poll(request, _STEP_SECONDS)
 
     def _give_up(self, site: str, why: str) -> None:
         self.missing[site] = why
@@ -145,31 +159,59 @@ def failure_words(code: int) -> str:
 class _Lives:
     """Whether the process that a request went to is still there: one that came in its place knows nothing of it.
 
-    Flower says so only to those who ask while nobody is connected.
-
     Args:
-        first: node, and its connection when the request was sent (``None``: it had none), by site.
+        first: node, and its process when the request was sent (``None``: it had none), by site.
+        unreachable_seconds: see :class:`Deadline`.
+        delivery_seconds: likewise.
     """
 
-    def __init__(self, first: Mapping[str, tuple[int, str | None]]) -> None:
+    def __init__(
+        self, first: Mapping[str, tuple[int, str | None]], unreachable_seconds: float, delivery_seconds: float
+    ) -> None:
         self._first = first
+        self._unreachable_seconds, self._delivery_seconds = unreachable_seconds, delivery_seconds
         self._now: Mapping[int, str] = {}
-        self._restarts: dict[str, float] = {}
+        self._looked = -math.inf
+        self._restarted: dict[str, float] = {}  # when that was noticed
+        self._since: dict[str, tuple[bool, float]] = {}  # whether it is connected, and since when that is so
 
     def look(self, connections: Mapping[int, str]) -> None:
         """Note who is connected now."""
         self._now = connections
+        self._looked = moment = time.monotonic()
         for site, (node, first) in self._first.items():
             if first is not None and connections.get(node, first) != first:
-                self._restarts.setdefault(site, time.monotonic())
+                self._restarted.setdefault(site, moment)
+            online = node in connections
+            if self._since.get(site, (not online,))[0] != online:
+                self._since[site] = online, moment
+
+    def looked_seconds_ago(self) -> float:
+        """Since :meth:`look`."""
+        return time.monotonic() - self._looked
 
     def online(self, site: str) -> bool:
         """Whether the site is connected."""
         return self._first[site][0] in self._now
 
-    def seconds_since_restart(self, site: str) -> float:
-        """Since it was noticed that the site has connected anew; 0 if it has not."""
-        return time.monotonic() - self._restarts[site] if site in self._restarts else 0.0
+    def lost(self, site: str, idle: float | None, delivered: bool) -> str:
+        """Why no reply of the site is waited for any more; empty if one is.
+
+        Args:
+            site: its name.
+            idle: seconds since anything of its reply arrived; ``None``: nothing has.
+            delivered: it has fetched its request.
+        """
+        silent = math.inf if idle is None else idle
+        moment = time.monotonic()
+        if min(silent, moment - self._restarted.get(site, moment)) > _LOST_SECONDS:
+            return "connected anew, without a reply"
+        online, since = self._since[site]
+        if not online and moment - since > self._unreachable_seconds:
+            return "unreachable"
+        if online and not delivered and moment - since > self._delivery_seconds:
+            return "request not fetched"
+        return ""
 
 
 class _Ends:

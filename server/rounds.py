@@ -32,6 +32,7 @@ from strategies.run_config import RunConfig
 
 logger = logging.getLogger(__name__)
 
+_LATER_SECONDS = 3600.0  # a message outlives its round's deadline, so that a late reply is known as one
 _ENVELOPE_BYTES = 32 * 2**20  # beside the parameters: names, metrics, weights
 
 
@@ -214,11 +215,21 @@ class RoundLoop:
 
     def _send(self, kind: str, request: Any) -> Iterator[tuple[str, Message]]:
         federation = self.config.federation
-        deadline = Deadline(federation.round_seconds, federation.quorum, federation.grace_seconds)
+        deadline = Deadline(
+            federation.round_seconds,
+            federation.quorum,
+            federation.grace_seconds,
+            federation.unreachable_seconds,
+            federation.delivery_seconds,
+        )
         online = self.roster.online()
         for site in self.roster.nodes.keys() - online.keys():
             self.status.site(site, "unreachable")
-        messages = {site: Message(request, dst_node_id=node, message_type=kind) for site, node in online.items()}
+        # Flower's own lifetime of a message is 12 hours, and a reply must come within that of its request.
+        lifetime = federation.round_seconds + _LATER_SECONDS
+        messages = {
+            site: Message(request, dst_node_id=node, message_type=kind, ttl=lifetime) for site, node in online.items()
+        }
         return self.replies.collect(messages, deadline)
 
     def _request(self, server_round: int, splits: tuple[str, ...] = (), intervals: bool = False) -> Any:

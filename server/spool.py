@@ -15,7 +15,9 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, Message
 from flwr.app.message.arraychunk import ArrayChunk
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore.inflatable.inflatable_object import (
     get_object_body,
@@ -36,6 +38,7 @@ _SMALL_PIECES = 64  # that an array may have beyond those of full size
 _PIECES_AT_ONCE = 4  # bounds the memory of a step
 _ARRAYS_AT_ONCE = 64  # without their pieces
 
+_ABOUT_TO_LEAVE_SECONDS = 5.0
 _STALLED_SECONDS = 240.0  # Flower ends an upload session after 180 s without progress
 
 
@@ -77,6 +80,7 @@ class SpoolingInbox:
         self._grid: Any = grid  # its internals are not typed for us
         self._folder = folder
         self._downloads: dict[str, _Download] = {}
+        self._delivered: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob("*.reply"):
             left.unlink()
@@ -106,12 +110,28 @@ class SpoolingInbox:
         """See :class:`server.inbox.Inbox`."""
         return self._downloads[request].idle() if request in self._downloads else None
 
+    def delivered(self, request: str) -> bool:
+        """See :class:`server.inbox.Inbox`. The SuperLink deletes a request when its site confirms that it has all."""
+        if request not in self._delivered:
+            with contextlib.suppress(ObjectPullError):
+                self._pull_object()(request)
+                return False
+            self._delivered.add(request)
+        return True
+
     def connections(self) -> dict[int, str]:
         """See :class:`server.inbox.Inbox`."""
-        return {node.node_id: node.last_activated_at for node in self._grid.get_nodes()}
+        moment = time.time()
+        return {
+            node.node_id: _process_of(node)
+            for node in self._grid.get_nodes()
+            # Those about to be counted as out of reach are not asked: Flower would answer for them, and for good.
+            if not 0.0 < node.online_until - moment < _ABOUT_TO_LEAVE_SECONDS
+        }
 
     def forget(self, request: str) -> None:
         """See :class:`server.inbox.Inbox`."""
+        self._delivered.discard(request)
         download = self._downloads.pop(request, None)
         if download is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -274,6 +294,16 @@ class _Download:
     def _allow(self, size: int) -> None:
         if size > self.most_bytes:
             raise UploadRejectedError(f"more than {self.most_bytes} bytes")
+
+
+def _process_of(node: NodeInfo) -> str:
+    """What changes when another process connects as this node.
+
+    A site's own SuperNode has a heartbeat interval for each of its processes (``client/launcher/supernode.py``); for
+    Flower's, to come back after a minute out of reach looks the same as to be started anew.
+    """
+    interval = float(node.heartbeat_interval)
+    return node.last_activated_at if interval == HEARTBEAT_DEFAULT_INTERVAL else repr(interval)
 
 
 @contextlib.contextmanager

@@ -55,6 +55,10 @@ class FederationConfig:
         round_seconds: deadline of a round.
         grace_seconds: once ``quorum`` replies are there, how long the round still waits for the others; ``None``:
             until its deadline.
+        unreachable_seconds: how long a round waits for a hospital whose line is cut, or that is switched off, before it
+            goes on without it.
+        delivery_seconds: how long a connected hospital has to fetch the model. One that has not by then has missed the
+            request (its line was cut while it was told of it), and is asked again if the round is repeated.
     """
 
     rounds: int = 10
@@ -68,6 +72,8 @@ class FederationConfig:
     connect_seconds: float = 600.0
     round_seconds: float = 86400.0
     grace_seconds: float | None = None
+    unreachable_seconds: float = 600.0
+    delivery_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
         for name in ("rounds", "local_epochs"):

@@ -1,23 +1,28 @@
 """The site's own ``flower-supernode``: Flower's program, which gives up less and waits for ever for nothing.
 
-Two things of Flower 1.41 are mended:
+Four things of Flower 1.41 are mended:
 
 - A line that is cut ends a TLS connection in the middle. Flower takes each error whose text has "SSL" in it for a wrong
   certificate and drops the message; here it is tried again, as it is over a connection without TLS.
 - A ClientApp that is killed while it hands over its reply leaves half of it, and Flower's SuperNode waits for the other
   half for ever, connected and deaf; here the reply is given up.
+- A line that is cut while the SuperLink says that it has taken an object costs the whole reply; here the SuperLink is
+  asked what it has.
+- A SuperLink cannot tell a SuperNode whose line was cut for a minute from a new one that knows nothing of the requests
+  of the old one; here each process has a heartbeat interval of its own.
 """
 
-import time
+import random
 from collections.abc import Callable
 from typing import Any
 
 import httpx
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
 from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli import flower_supernode
 
-_HANDOVER_SECONDS = 60.0  # without a single object, of 5 MiB at most, from a process on this machine
+from client.launcher.upload import HandedOver, PullObject, PushObject, pushed_or_there
 
 
 def main() -> None:
@@ -43,43 +48,25 @@ def is_cut_line(error: Exception) -> bool:
     return isinstance(error, httpx.TransportError) and "EOF" in str(error)
 
 
-class HandedOver:
-    """A SuperNode's store of objects, as the one who uploads a reply sees it.
-
-    Args:
-        store: Flower's object store.
-    """
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-        self._last_arrival = time.monotonic()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def get(self, object_id: str) -> bytes | None:
-        """An object's content; empty if the ClientApp has not handed it over yet.
-
-        Raises:
-            TimeoutError: the ClientApp has handed over nothing for so long that it must be dead.
-        """
-        content: bytes | None = self._store.get(object_id)
-        if content != b"":
-            self._last_arrival = time.monotonic()
-        elif time.monotonic() - self._last_arrival > _HANDOVER_SECONDS:
-            raise TimeoutError("the ClientApp died while it handed over its reply")
-        return content
-
-
 def _replace() -> None:
     loop = _module_of_the_loop()
     push_messages: Callable[..., None] = loop["_push_messages"]
+    pull_and_store: Callable[..., int | None] = loop["_pull_and_store_message"]
+    pull_object: PullObject
 
-    def push_what_is_handed_over(state: Any, object_store: Any, **how: Any) -> None:
-        push_messages(state=state, object_store=HandedOver(object_store), **how)
+    def pull_and_note_how(**how: Any) -> int | None:
+        nonlocal pull_object
+        pull_object = how["pull_object"]
+        return pull_and_store(**how)
 
+    def push_what_is_handed_over(state: Any, object_store: Any, send: Any, push_object: PushObject) -> None:
+        push = pushed_or_there(push_object, pull_object)
+        push_messages(state=state, object_store=HandedOver(object_store), send=send, push_object=push)
+
+    loop["_pull_and_store_message"] = pull_and_note_how
     loop["_push_messages"] = push_what_is_handed_over
     vars(fleet_http_connection)["make_simple_http_retry_invoker"] = patient_retry_invoker
+    vars(fleet_http_connection)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_DEFAULT_INTERVAL + random.random()
 
 
 def _module_of_the_loop() -> dict[str, Any]:

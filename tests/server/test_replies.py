@@ -26,6 +26,9 @@ class TimedGrid:
         self.sent: dict[str, Message] = {}
         self.connected: dict[str, str] = {}
         self.connects_anew: dict[str, str] = {}  # after the requests were sent
+        self.cut: dict[str, tuple[float, float]] = {}  # from when to when a site is out of reach
+        self.asked_while_cut: set[str] = set()
+        self.not_fetched: set[str] = set()
 
     def get_node_ids(self) -> list[int]:
         return list(self.nodes)
@@ -39,7 +42,13 @@ class TimedGrid:
             self.sent[site] = message
         return [SITES[message.metadata.dst_node_id] for message in messages]
 
+    def is_cut(self, site: str) -> bool:
+        begins, ends = self.cut.get(site, (0.0, 0.0))
+        return begins <= time.monotonic() - getattr(self, "started", time.monotonic()) < ends
+
     def poll(self, request: str, seconds: float) -> Message | None:
+        if self.is_cut(request):
+            self.asked_while_cut.add(request)
         delay = self.after[request]
         if delay is None or request not in self.sent or time.monotonic() - self.started < delay:
             return None
@@ -51,8 +60,11 @@ class TimedGrid:
     def idle(self, request: str) -> float | None:
         return None
 
+    def delivered(self, request: str) -> bool:
+        return request not in self.not_fetched
+
     def connections(self) -> dict[int, str]:
-        return {node: self.connected.get(site, "") for node, site in self.nodes.items()}
+        return {node: self.connected.get(site, "") for node, site in self.nodes.items() if not self.is_cut(site)}
 
     def forget(self, request: str) -> None:
         self.sent.pop(request, None)
@@ -121,3 +133,40 @@ def test_a_reply_that_is_there_counts_though_its_site_has_connected_anew(
     grid = TimedGrid({"east": 1.0, "north": 0.0, "south": 0.0, "west": 0.0})
     grid.connects_anew = {"east": "later"}
     assert collect(tmp_path, grid, Deadline(120.0)) == (list(SITES), {})
+
+
+def test_a_site_is_waited_for_while_its_line_is_cut(tmp_path: Path) -> None:
+    grid = TimedGrid({"east": 0.5, "north": 0.0, "south": 0.0, "west": 0.0})
+    grid.cut = {"east": (0.0, 2.0)}
+    assert collect(tmp_path, grid, Deadline(120.0, unreachable_seconds=60.0)) == (list(SITES), {})
+    assert not grid.asked_while_cut, "Flower would have answered in its place"
+
+
+def test_but_not_for_ever(tmp_path: Path) -> None:
+    grid = TimedGrid(dict.fromkeys(SITES, 0.0))
+    grid.cut = {"east": (0.0, 600.0)}
+    merged, missing = collect(tmp_path, grid, Deadline(600.0, unreachable_seconds=1.0))
+    assert (merged, missing) == (["north", "south", "west"], {"east": "unreachable"})
+
+
+def test_a_request_that_nobody_fetches_is_given_up(tmp_path: Path) -> None:
+    grid = TimedGrid({"east": None, "north": 0.0, "south": 2.5, "west": 0.0})
+    grid.not_fetched = {"east"}
+    merged, missing = collect(tmp_path, grid, Deadline(600.0, delivery_seconds=1.0))
+    assert (merged, missing) == (["north", "south", "west"], {"east": "request not fetched"})
+
+
+def test_a_site_is_invited_until_it_has_fetched_its_request(tmp_path: Path) -> None:
+    grid = TimedGrid({"east": None, "north": None, "south": 0.0, "west": 0.0})
+    grid.not_fetched = {"east"}
+    states: list[dict[str, str]] = []
+    poll = grid.poll
+
+    def note(request: str, seconds: float) -> Message | None:
+        sites = read_json(tmp_path / "status.json")["sites"]
+        states.append({name: sites[name]["state"] for name in ("east", "north")})
+        return poll(request, seconds)
+
+    grid.poll = note  # type: ignore[method-assign]
+    collect(tmp_path, grid, Deadline(1.5))
+    assert states[-1] == {"east": "invited", "north": "training"}

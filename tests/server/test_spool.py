@@ -4,15 +4,18 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
+from flwr.proto.node_pb2 import Node, NodeInfo
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id
 from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
 from flwr.supercore.task_identity import TaskIdentity
 
-from server.spool import SpooledArray, UploadRejectedError, _Download
+from server.spool import SpooledArray, SpoolingInbox, UploadRejectedError, _Download
 
 MOST = 200 * 2**20
 Contents = dict[str, bytes]
@@ -140,3 +143,51 @@ def test_no_more_is_taken_than_an_honest_site_sends(tmp_path: Path) -> None:
         receive(tmp_path / "x.reply", identity, contents, most=most)
     assert (tmp_path / "x.reply").stat().st_size <= most
     assert sum(map(len, contents.values())) > most
+
+
+class Link:
+    """What a SuperLink says of its nodes and objects."""
+
+    def __init__(self, *nodes: NodeInfo) -> None:
+        self.nodes, self.there, self.asked = nodes, {"request"}, 0
+        self._runtime_client, self.node, self.run = self, Node(node_id=1), SimpleNamespace(run_id=7)
+
+    def get_nodes(self) -> tuple[NodeInfo, ...]:
+        return self.nodes
+
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:
+        self.asked += 1
+        there = request.object_id in self.there
+        return PullObjectResponse(object_found=there, object_available=there, object_content=b"request")
+
+
+def node(number: int, *, interval: float = 30.0, activated: str = "", online_for: float = 45.0) -> NodeInfo:
+    return NodeInfo(
+        node_id=number, heartbeat_interval=interval, last_activated_at=activated, online_until=time.time() + online_for
+    )
+
+
+def test_a_process_is_told_from_another_by_its_heartbeat_and_not_by_when_it_came_back(tmp_path: Path) -> None:
+    def processes(*nodes: NodeInfo) -> dict[int, str]:
+        return SpoolingInbox(Link(*nodes), tmp_path, MOST).connections()  # type: ignore[arg-type]
+
+    before = processes(node(1, interval=30.25, activated="8:00"), node(2, activated="8:00"))
+    after = processes(node(1, interval=30.25, activated="9:00"), node(2, activated="9:00"))
+    assert before[1] == after[1], "its line was cut"
+    assert before[2] != after[2], "Flower's own SuperNode: nobody can tell"
+    assert processes(node(1, interval=30.5, activated="8:00")) != {1: before[1]}, "another process"
+
+
+def test_a_node_that_is_about_to_be_counted_as_gone_is_gone(tmp_path: Path) -> None:
+    """Asked for the reply a moment later, Flower would answer for it."""
+    inbox = SpoolingInbox(Link(node(1, online_for=2.0), node(2), node(3, online_for=-500.0)), tmp_path, MOST)  # type: ignore[arg-type]
+    assert set(inbox.connections()) == {2, 3}, "3: a SuperLink whose clock is another"
+
+
+def test_a_request_is_delivered_when_the_superlink_has_it_no_more(tmp_path: Path) -> None:
+    link = Link()
+    inbox = SpoolingInbox(link, tmp_path, MOST)  # type: ignore[arg-type]
+    assert not inbox.delivered("request")
+    link.there.clear()
+    assert inbox.delivered("request") and inbox.delivered("request")
+    assert link.asked == 2, "once it is known nobody is asked"

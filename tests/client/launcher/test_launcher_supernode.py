@@ -1,14 +1,14 @@
 import ssl
-import time
-from types import SimpleNamespace
+from types import CodeType
 from typing import Any
 
 import httpx
 import pytest
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
 from flwr.supernode import fleet_http_connection
 
 from client.launcher import supernode
-from client.launcher.supernode import HandedOver, patient_retry_invoker
+from client.launcher.supernode import patient_retry_invoker
 
 CUT = "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1006)"
 WRONG = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate (_ssl.c:1006)"
@@ -53,25 +53,23 @@ def test_pythons_own_words_for_a_cut_line() -> None:
     assert supernode.is_cut_line(httpx.ConnectError(str(fault.value)))
 
 
-def test_half_a_reply_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = HandedOver(SimpleNamespace(get={"there": b"content", "gone": None}.get))
-    slow = HandedOver(SimpleNamespace(get=lambda _: b"", delete=lambda _: "deleted"))
-    monkeypatch.setattr(supernode, "_HANDOVER_SECONDS", 0.2)
-    assert slow.get("coming") == b""
-    assert slow.delete("coming") == "deleted"
-    time.sleep(0.3)
-    with pytest.raises(TimeoutError):
-        slow.get("coming")
-    assert store.get("there") == b"content" and store.get("gone") is None
-
-
 def test_flower_uses_what_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should a version of Flower do without one of these names, the mends would be without effect."""
     loop: dict[str, Any] = supernode._module_of_the_loop()
-    assert "_push_messages" in loop["start_client_internal"].__code__.co_names
     connection = fleet_http_connection.http_request_response.__wrapped__  # type: ignore[attr-defined]
     assert "make_simple_http_retry_invoker" in connection.__code__.co_names
-    monkeypatch.setitem(loop, "_push_messages", loop["_push_messages"])
+    assert "HEARTBEAT_DEFAULT_INTERVAL" in {*connection.__code__.co_names, *_names_inside(connection.__code__)}
+    for name in ("_push_messages", "_pull_and_store_message"):
+        assert name in loop["start_client_internal"].__code__.co_names
+        monkeypatch.setitem(loop, name, loop[name])
     monkeypatch.setattr(fleet_http_connection, "make_simple_http_retry_invoker", None)
+    monkeypatch.setattr(fleet_http_connection, "HEARTBEAT_DEFAULT_INTERVAL", None)
     supernode._replace()
     assert fleet_http_connection.make_simple_http_retry_invoker is patient_retry_invoker
+    interval = fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL
+    assert isinstance(interval, float) and HEARTBEAT_DEFAULT_INTERVAL < interval < HEARTBEAT_DEFAULT_INTERVAL + 1
+
+
+def _names_inside(code: CodeType) -> set[str]:
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return {name for function in inner for name in function.co_names}
