@@ -7,11 +7,14 @@ from flwr.app import RecordDict
 
 from client.config import SiteConfig
 from client.departure import Departure
-from client.outgoing import training_reply
+from client.kept_reply import KeptReplies, request_key
+from client.outgoing import OutgoingUpdate, training_reply
 from client.policy.request import check_hours, check_request, check_rounds, check_upload, check_version
 from client.receipts import ReceiptChain
-from client.site import evaluate, introduce, train
+from client.receipts.receipt import REPETITION
+from client.site import data_digest, evaluate, introduce, train
 from strategies.messages import (
+    Request,
     build_evaluation_reply,
     build_introduction,
     read_introduction_request,
@@ -24,7 +27,7 @@ class Answer:
     """A reply and what its receipt says beside what the content tells.
 
     Attributes:
-        kind: ``introduction``, ``training`` or ``evaluation``.
+        kind: ``introduction``, ``training``, ``evaluation`` or ``REPETITION``.
         content: the reply.
         run: the server's name of the run.
         round: the round.
@@ -50,25 +53,25 @@ def answer_introduction(site: SiteConfig, content: RecordDict) -> Answer:
 
 
 def answer_training(site: SiteConfig, content: RecordDict) -> Answer:
-    """One round of training."""
+    """One round of training; the reply that is kept, if the request is the one it answered."""
     request, now = read_request(content), _now()
     check_request(site.policy, request, now, site.own_model_files)
     check_upload(site.policy, request)
-    check_rounds(site.policy, request, ReceiptChain(site.receipts_file).receipts(), now)
     config = request.config
+    key, replies = "", None
+    if site.keep_reply and not site.simulated:
+        key, replies = request_key(site, content, data_digest(site, config)), KeptReplies(site, config.run)
+        kept = replies.find(config.round, key)
+        if kept is not None:
+            return _training_answer(REPETITION, request, kept, privacy="")  # it was charged when it left first
+    check_rounds(site.policy, request, ReceiptChain(site.receipts_file).receipts(), now)
     with Departure() as departure:
         update = train(site, config, request.tensors, departure)
         outgoing = training_reply(site, request, update, departure)
+        if replies is not None:
+            departure.stage(replies.stage(config.round, key, outgoing))
         departure.leave()
-    return Answer(
-        kind="training",
-        content=outgoing.content,
-        run=config.run,
-        round=config.round,
-        codec=request.reply_codec,
-        norms=outgoing.norms,
-        privacy=departure.charged,
-    )
+    return _training_answer("training", request, outgoing, departure.charged)
 
 
 def answer_evaluation(site: SiteConfig, content: RecordDict) -> Answer:
@@ -78,6 +81,18 @@ def answer_evaluation(site: SiteConfig, content: RecordDict) -> Answer:
     config = request.config
     reply = build_evaluation_reply(config.round, evaluate(site, config, request.tensors))
     return Answer(kind="evaluation", content=reply, run=config.run, round=config.round)
+
+
+def _training_answer(kind: str, request: Request, outgoing: OutgoingUpdate, privacy: str) -> Answer:
+    return Answer(
+        kind=kind,
+        content=outgoing.content,
+        run=request.config.run,
+        round=request.config.round,
+        codec=request.reply_codec,
+        norms=outgoing.norms,
+        privacy=privacy,
+    )
 
 
 def _now() -> datetime:

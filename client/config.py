@@ -68,6 +68,7 @@ class SiteConfig:
         vision_weights: the site's own copy of the server's ``model.vision.weights``; needed where the server's path is
             not there and part of the image encoder is frozen.
         text_weights: likewise of ``model.text.weights``.
+        keep_reply: keep the last training reply on disk, as large as the upload, to send it again to the same request.
         server: the way to the federation; ``None`` in a simulation.
         policy: what may be asked and what may leave.
         predictions: folder for the scores of the test split as last evaluated, with the patients' identifiers: a
@@ -89,6 +90,7 @@ class SiteConfig:
     accumulate: int | None = None
     vision_weights: str | None = None
     text_weights: str | None = None
+    keep_reply: bool = True
     server: ConnectionConfig | None = None
     policy: SitePolicy = field(default_factory=SitePolicy)
     predictions: str | None = None

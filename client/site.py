@@ -1,6 +1,7 @@
 """What a site does with a request: train the received model on its own data, or evaluate it."""
 
 import dataclasses
+import hashlib
 import logging
 import math
 import time
@@ -41,6 +42,12 @@ logger = logging.getLogger(__name__)
 def introduce(site: SiteConfig) -> SiteIntroduction:
     """Name, labels and version of a site."""
     return SiteIntroduction(name=site.name, label_space=own_label_space(site), version=version("medvlmoe"))
+
+
+def data_digest(site: SiteConfig, request: RoundConfig) -> str:
+    """SHA-256 of the records that a round of training reads. They stay in memory for it."""
+    splits = [resident_dataset(site, split, request.label_space, request.model) for split in ("train", "validation")]
+    return hashlib.sha256("\n".join(each.digest() for each in splits).encode()).hexdigest()
 
 
 def train(

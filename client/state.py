@@ -1,6 +1,6 @@
-"""What a site keeps between rounds: tensors after each of its last two rounds.
+"""What a site keeps between rounds: tensors after its last rounds.
 
-Kept by round, so that a run which is resumed one round earlier finds the state of that round.
+Those that training goes on from are kept of two rounds, so that a run which is resumed one round earlier finds them.
 """
 
 import re
@@ -12,8 +12,6 @@ from pathlib import Path
 import torch
 
 from medvlmoe.files import TensorFile, move_file, save_tensors
-
-_KEPT = 2
 
 
 def run_folder(folder: Path, run: str) -> Path:
@@ -57,15 +55,20 @@ class RoundTensors:
     Args:
         folder: the site's folder.
         run: identity of the run, chosen by the server.
-        kind: what they are: ``optimizer`` (its moments) or ``residual`` (what rounding kept from the server).
+        kind: what they are: ``optimizer`` (its moments), ``residual`` (what rounding kept from the server), ``reply``.
+        kept: of how many rounds.
 
     Raises:
         ValueError: the run's identity is not a plain name.
     """
 
-    def __init__(self, folder: Path, run: str, kind: str) -> None:
+    def __init__(self, folder: Path, run: str, kind: str, kept: int = 2) -> None:
         self.folder = run_folder(folder, run)
-        self._kind = kind
+        self._kind, self._kept = kind, kept
+
+    def of(self, server_round: int) -> Mapping[str, torch.Tensor] | None:
+        """The tensors after one round, each read when it is asked for; ``None`` if they are not kept."""
+        return TensorFile(self._file(server_round)) if server_round in self._rounds() else None
 
     def before(self, server_round: int) -> Mapping[str, torch.Tensor]:
         """The tensors after this site's last round before ``server_round``, each read when it is asked for.
@@ -89,7 +92,7 @@ class RoundTensors:
     def keep(self, staged: Path, server_round: int) -> None:
         """Make a staged state that after a round; older ones than the round before are deleted."""
         move_file(staged, self._file(server_round))
-        for number in self._rounds()[:-_KEPT]:
+        for number in self._rounds()[: -self._kept]:
             self._file(number).unlink()
 
     def _rounds(self) -> list[int]:

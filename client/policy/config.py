@@ -41,7 +41,8 @@ class SitePolicy:
         max_delta: epsilon is counted at this delta if the server asks for a larger one.
         hours: when a round may begin, local time: ``["Mon-Fri 18:00-07:00", "Sat 00:00-24:00"]``; empty: always.
         max_rounds_per_run: rounds of one run that may be answered; ``None``: all.
-        max_rounds_per_day: training replies that may leave in one local day; ``None``: all.
+        max_rounds_per_day: training replies that may leave in one local day, repetitions of one not counted; ``None``:
+            all.
         metrics: metrics that may leave, such as ``train_loss`` or ``test/*``.
         min_cell: smallest number of patients behind a number that leaves.
     """

@@ -15,6 +15,9 @@ from medvlmoe.model.groups import parameter_group
 ACCOUNT = "account"
 """Kind of the receipt with which a site's account of spent privacy begins anew; nothing leaves with it."""
 
+REPETITION = "repetition"
+"""Kind of the receipt of a training reply that leaves once more, byte for byte: nothing was trained for it."""
+
 FIRST = "0" * 64  # "hash of the previous receipt" of the first one
 
 
@@ -40,11 +43,11 @@ class Receipt:
     Attributes:
         number: place in the file, from 1.
         time: when, in UTC (ISO 8601).
-        kind: ``introduction``, ``training``, ``evaluation``, ``error``, or ``account`` (see ``ACCOUNT``).
+        kind: ``introduction``, ``training``, ``evaluation``, ``error``, or ``REPETITION`` or ``ACCOUNT``.
         flower_run: Flower's number of the run.
         run: the server's name of the run; empty where it is not told.
         round: the round that was answered; 0 where there is none.
-        groups: what left, by parameter group; empty but for training.
+        groups: what left, by parameter group; empty but for training and its repetition.
         codec: its number format.
         metrics: names of the metrics that left.
         code: the error code, if the reply was one.

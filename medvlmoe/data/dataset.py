@@ -4,6 +4,8 @@ Shape suffixes: N records, B batch, C H W image, L tokens, U different texts, Y 
 """
 
 import copy
+import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -109,6 +111,22 @@ class SiteDataset(Dataset[Batch]):
         view = copy.copy(self)
         view._tokens_UL, view._text_of_N = tokens_UL, text_of_N
         return view
+
+    def digest(self) -> str:
+        """SHA-256 of the records: labels, patients, texts, what is told of them, and which images (not their pixels).
+
+        An image counts as another if its file's size or time of change is another, as for the cache.
+        """
+        digest = hashlib.sha256()
+        for images in self._images:
+            digest.update(images.identity().encode() + b"\n")
+        for tensor in (self.labels_NY, self._text_of_N, *self._tokens_UL):
+            digest.update(f"{tensor.dtype} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.contiguous().numpy().data)
+        told = [self.patient_ids, self.study_ids, self.left_out, self.notes, self.label_space.to_dict()]
+        of_records = self.demographics and [self.demographics.age, self.demographics.sex, self.demographics.view]
+        digest.update(json.dumps([told, of_records, self.tells_patients]).encode())
+        return digest.hexdigest()
 
     def _read_images(self, rows_B: npt.NDArray[np.int64]) -> Tensor:
         seeds_B = None

@@ -1,5 +1,6 @@
 """Normalised images from a cache file. Shape suffixes: N records, B batch, C H W image (volumes: C D H W)."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ class MappedImages:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels_NCHW": None}  # a worker process maps the file again instead of copying it
+
+    def identity(self) -> str:
+        """Which images these are, and how they are read: another text for others."""
+        rows = hashlib.sha256(self._rows_N.tobytes()).hexdigest()
+        return f"{self._path.name} {rows} {self._scale_C.tolist()} {self._shift_C.tolist()} {self._augmentation}"
 
     def read(self, rows_B: npt.NDArray[np.int64], seeds_B: npt.NDArray[np.int64] | None = None) -> Tensor:
         """Float32 images, B x C x H x W (volumes: B x C x D x H x W).

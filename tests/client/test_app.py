@@ -14,6 +14,7 @@ import client.answers
 from client.app import build_app
 from client.config import SiteConfig
 from client.receipts import ReceiptChain
+from client.receipts.receipt import content_digest
 from medvlmoe.data import LabelSpace
 from medvlmoe.errors import CheckpointError, ConfigError, DataError
 from strategies import error_codes
@@ -43,6 +44,7 @@ def ask(site_of, monkeypatch: pytest.MonkeyPatch, parameters) -> Callable[..., t
     """Send a request to a site whose training only adds 1 to every parameter."""
 
     def train(site: SiteConfig, request, tensors, departure) -> SiteUpdate:
+        send.trained += 1  # type: ignore[attr-defined]
         return SiteUpdate(
             round=request.round, tensors={n: t + 1 for n, t in tensors.items()}, examples=10.0,
             routed_samples_K=torch.ones(2), observed_labels_Y=torch.ones(5), metrics={"train_loss": 0.5},
@@ -50,13 +52,16 @@ def ask(site_of, monkeypatch: pytest.MonkeyPatch, parameters) -> Callable[..., t
 
     introduction = SiteIntroduction(name="north", label_space=SPACE, version="0.1.0")
     monkeypatch.setattr(client.answers, "train", train)
+    monkeypatch.setattr(client.answers, "data_digest", lambda *_: send.data)  # type: ignore[attr-defined]
     monkeypatch.setattr(client.answers, "evaluate", lambda *_: {"test/auc": 0.75})
     monkeypatch.setattr(client.answers, "introduce", lambda site: introduction)
 
     def send(content: RecordDict, kind: str = "train", **policy: object) -> tuple[Message, SiteConfig]:
         site = site_of(**policy)
+        site.keep_reply = send.keep_reply  # type: ignore[attr-defined]
         return build_app(lambda _: site)(message(content, kind), context()), site
 
+    send.trained, send.data, send.keep_reply = 0, "data", True  # type: ignore[attr-defined]
     return send
 
 
@@ -137,6 +142,7 @@ def test_a_refusal_is_a_code_to_the_server_and_a_reason_at_the_site(ask, request
 
 def test_rounds_are_counted_by_receipts(ask, request_content) -> None:
     limit = {"max_rounds_per_day": 2}
+    ask.keep_reply = False
     assert [ask(request_content, **limit)[0].has_error() for _ in range(3)] == [False, False, True]
 
 
@@ -213,3 +219,43 @@ def test_an_error_leaves_even_where_nothing_can_be_written(ask, request_content,
     folder.write_text("a file where the site's folder should be")
     reply, _ = ask(request_content)
     assert reply.error.code == error_codes.FILES
+
+
+def test_the_same_request_is_answered_again_without_training(ask, request_content) -> None:
+    first, site = ask(request_content)
+    again, _ = ask(request_content)
+    assert ask.trained == 1
+    assert content_digest(again.content) == content_digest(first.content)
+    trained, repeated = receipts(site)
+    assert (trained.kind, repeated.kind) == ("training", "repetition")
+    for name in ("groups", "codec", "metrics", "sha256", "round", "run"):
+        assert getattr(repeated, name) == getattr(trained, name)
+    assert ReceiptChain(site.receipts_file).verify().fault is None
+
+
+def test_other_data_are_trained_on_though_the_request_is_the_same(ask, request_content) -> None:
+    ask(request_content)
+    ask.data = "a patient has withdrawn"
+    ask(request_content)
+    assert ask.trained == 2
+
+
+def test_a_repetition_is_no_further_round_for_the_policy(ask, request_content) -> None:
+    for _ in range(3):
+        reply, _ = ask(request_content, max_rounds_per_day=1)
+        assert not reply.has_error()
+    assert ask.trained == 1
+
+
+def test_a_repetition_is_refused_where_the_request_would_be(ask, request_content) -> None:
+    ask(request_content)
+    reply, _ = ask(request_content, codecs=["bfloat16"])
+    assert reply.error.code == error_codes.CODEC_NOT_ALLOWED
+
+
+def test_a_site_that_keeps_no_reply_trains_again(ask, request_content) -> None:
+    ask.keep_reply = False
+    ask(request_content)
+    _, site = ask(request_content)
+    assert ask.trained == 2 and [receipt.kind for receipt in receipts(site)] == ["training", "training"]
+    assert not list(Path(site.folder).rglob("reply-*"))

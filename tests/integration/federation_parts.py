@@ -106,9 +106,16 @@ class Parts(LocalFederation):
         return not ("Sent successfully" in last or "Failed to send" in last)
 
     def trained(self, site: str) -> Counter[int]:
-        """How often a hospital has answered each round, from its receipts."""
+        """How often a hospital has answered each round with what it had just trained, from its receipts."""
+        return self._answers(site, "training")
+
+    def repeated(self, site: str) -> Counter[int]:
+        """How often a hospital has answered each round with the reply it had kept."""
+        return self._answers(site, "repetition")
+
+    def _answers(self, site: str, kind: str) -> Counter[int]:
         receipts = read_json_lines(self.hospital_kit(site) / "site" / "receipts.jsonl")
-        return Counter(receipt["round"] for receipt in receipts if receipt["kind"] == "training")
+        return Counter(receipt["round"] for receipt in receipts if receipt["kind"] == kind)
 
     def replied(self, site: str, pid: int) -> bool:
         """Whether a ClientApp has written the receipt of its reply: what comes next is that the reply leaves."""

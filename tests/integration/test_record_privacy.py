@@ -24,14 +24,16 @@ COMMON = ["model=tiny", "training.bootstrap_resamples=10", "privacy=record", "fe
           "~data.sites.pathmnist"]  # fmt: skip
 
 
-def federate(output: Path, data: Path, policies: dict[str, SitePolicy], *more: str) -> list[dict]:
+def federate(
+    output: Path, data: Path, policies: dict[str, SitePolicy], *more: str, keep_reply: bool = True
+) -> list[dict]:
     config = compose(
         RunConfig, [*COMMON, f"data.root={data}", f"output.root={output}", "output.name=run", *more]
     )  # fmt: skip
 
     def site_of(context):
         site = simulated_site(config, NAMES[int(context.node_config["partition-id"])])
-        site.policy = policies.get(site.name, SitePolicy())
+        site.policy, site.keep_reply = policies.get(site.name, SitePolicy()), keep_reply
         site.folder, site.simulated = str(output / "hospitals" / site.name), False
         return site
 
@@ -180,13 +182,30 @@ def test_a_run_interrupted_in_training_resumes_to_the_epsilon_of_an_uninterrupte
     assert "released more than once" not in (tmp_path / "part" / "run" / "privacy.md").read_text()
 
 
-def test_what_had_left_before_the_interruption_costs_twice_and_the_statement_says_so(
+def test_what_had_left_before_the_interruption_leaves_again_and_costs_nothing(
+    tmp_path: Path, phantom_root: Path
+) -> None:
+    config = ["privacy.target_epsilon=null", "privacy.noise_multiplier=2.0"]
+    whole = federate(tmp_path / "whole", phantom_root, {}, *config)
+    with pytest.raises(KeyboardInterrupt):
+        _stopped_in_training(tmp_path / "part", phantom_root, config, NAMES[1], KeyboardInterrupt())
+    resumed = federate(tmp_path / "part", phantom_root, {}, *config, "resume=true")
+    assert [len(ledger(tmp_path / "part", name)) for name in NAMES] == [2, 2]
+    first = read_json_lines(tmp_path / "part" / "hospitals" / NAMES[0] / "receipts.jsonl")
+    assert [line["kind"] for line in first if line["round"] == 2][:2] == ["training", "repetition"]
+    for name in NAMES:
+        for key in ("privacy/epsilon", "privacy/releases_again"):
+            assert resumed[-1]["sites"][name][key] == whole[-1]["sites"][name][key], key
+    assert "released more than once" not in (tmp_path / "part" / "run" / "privacy.md").read_text()
+
+
+def test_a_hospital_that_keeps_no_reply_pays_twice_and_the_statement_says_so(
     tmp_path: Path, phantom_root: Path
 ) -> None:
     config = ["privacy.target_epsilon=null", "privacy.noise_multiplier=2.0"]
     with pytest.raises(KeyboardInterrupt):
-        _stopped_in_training(tmp_path, phantom_root, config, NAMES[1], KeyboardInterrupt())
-    resumed = federate(tmp_path, phantom_root, {}, *config, "resume=true")
+        _stopped_in_training(tmp_path, phantom_root, config, NAMES[1], KeyboardInterrupt(), keep_reply=False)
+    resumed = federate(tmp_path, phantom_root, {}, *config, "resume=true", keep_reply=False)
     assert [len(ledger(tmp_path, name)) for name in NAMES] == [3, 2]
     last = resumed[-1]["sites"]
     assert [last[name]["privacy/releases_again"] for name in NAMES] == [1, 0]
@@ -209,7 +228,9 @@ def test_an_error_in_training_costs_only_if_it_may_tell_of_the_records(
     assert codes.count(code) == 1
 
 
-def _stopped_in_training(output: Path, data: Path, config: list[str], site: str, error: BaseException) -> None:
+def _stopped_in_training(
+    output: Path, data: Path, config: list[str], site: str, error: BaseException, keep_reply: bool = True
+) -> None:
     """An error at a hospital after the first step of its round 2, once."""
     from medvlmoe.training.private_steps import PrivateSteps
 
@@ -223,7 +244,7 @@ def _stopped_in_training(output: Path, data: Path, config: list[str], site: str,
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PrivateSteps, "set_gradients", set_gradients)
-        federate(output, data, {}, *config)
+        federate(output, data, {}, *config, keep_reply=keep_reply)
 
 
 def _is_pending(output: Path, site: str) -> bool:
@@ -232,14 +253,17 @@ def _is_pending(output: Path, site: str) -> bool:
 
 
 @pytest.mark.long
-def test_what_leaves_twice_costs_twice(tmp_path: Path, phantom_root: Path) -> None:
-    """A round below quorum is repeated; the hospital that had answered has released two different noised models."""
+@pytest.mark.parametrize(("keep_reply", "charged"), [(True, [1]), (False, [1, 1])])
+def test_a_round_below_quorum_is_asked_for_again(
+    tmp_path: Path, phantom_root: Path, keep_reply: bool, charged: list[int]
+) -> None:
+    """The hospital that had answered sends the same noised model, or a second one that costs as much as the first."""
     with pytest.raises(QuorumError):
         federate(
             tmp_path, phantom_root, {"retinamnist": SitePolicy(min_patients=10_000)}, "federation.retries=1",
-            "federation.quorum=2",
+            "federation.quorum=2", keep_reply=keep_reply,
         )  # fmt: skip
-    assert [line["round"] for line in ledger(tmp_path, "chestxray14")] == [1, 1]
+    assert [line["round"] for line in ledger(tmp_path, "chestxray14")] == charged
 
 
 @pytest.mark.long

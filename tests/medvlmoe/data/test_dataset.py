@@ -18,6 +18,7 @@ from medvlmoe.data import (
     site_label_space,
 )
 from medvlmoe.errors import ConfigError, DataError
+from tests.medvlmoe.data.conftest import draw, manifest_rows
 
 
 def equal(first: Batch, second: Batch) -> bool:
@@ -189,3 +190,25 @@ def test_phantoms_in_official_layouts(phantom_root, tmp_path, site, split):
     assert torch.isfinite(batch.image_BCHW).all()
     assert (~batch.labels_BY.isnan()).any(dim=1).all()
     assert set(batch.labels_BY.nan_to_num().unique().tolist()) <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("effusion", 1), ("stent", ""), ("patient", "P1"), ("sex", "F"), ("view", "AP"), ("age", 70)],
+)
+def test_the_digest_changes_with_any_record(make_manifest, build, column: str, value: object) -> None:
+    before = build(make_manifest()).digest()
+    assert build(make_manifest()).digest() == before
+    rows = manifest_rows()
+    rows[0][column] = value
+    assert build(make_manifest(rows)).digest() != before
+    fewer = [row for row in manifest_rows() if row["patient"] != "P0"]
+    assert build(make_manifest(fewer)).digest() != before, "a patient has withdrawn"
+
+
+def test_the_digest_changes_with_an_image_and_with_what_is_made_of_it(make_manifest, build, tmp_path: Path) -> None:
+    before = build(make_manifest()).digest()
+    assert build(make_manifest(), channels=1).digest() != before
+    assert build(make_manifest(config={"augmentation": "fundus"})).digest() != before
+    draw(tmp_path / "images" / "000.png", 99)
+    assert build(make_manifest()).digest() != before
