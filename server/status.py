@@ -15,7 +15,7 @@ _HEARTBEAT_SECONDS = 5.0
 class RunStatus:
     """Live state of a run, written when it changes and at least every few seconds while the server waits.
 
-    The states of a site: ``invited``, ``training`` (invited and connected), ``uploading``, ``uploaded``, ``merged``,
+    The states of a site: ``invited``, ``training`` (has its request), ``uploading``, ``uploaded``, ``merged``,
     ``rejected: …`` (the reply broke the contract), ``failed: …`` (an error code), ``refused by policy``, ``late``,
     ``unreachable``.
 

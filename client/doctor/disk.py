@@ -10,6 +10,7 @@ from medvlmoe.data.image_shape import ImageShape
 from medvlmoe.errors import UserError
 
 _STATES_KEPT = 3  # two rounds, and the one that is being written
+_REPLIES_KEPT = 2  # likewise one
 _MOMENTS = 2  # AdamW keeps two numbers a parameter
 _FLOAT = 4
 _SPARE = 1.2
@@ -19,7 +20,10 @@ def check_disk(patient: Patient) -> Findings:
     """Free bytes where the cache and the site's folder are, against what they will take."""
     size = patient.model_size
     numbers = _MOMENTS + (1 if patient.run.strategy.upload_codec == "int8" else 0)
-    wanted = {Path(patient.site.folder): _STATES_KEPT * numbers * size.exchanged * _FLOAT}
+    kept = _STATES_KEPT * numbers * size.exchanged * _FLOAT
+    if patient.site.keep_reply:
+        kept += _REPLIES_KEPT * size.upload_bytes
+    wanted = {Path(patient.site.folder): kept}
     wanted[patient.cache] = wanted.get(patient.cache, 0) + _cache_bytes(patient)
     by_disk: dict[int, tuple[Path, int]] = {}
     for folder, count in wanted.items():
@@ -31,7 +35,7 @@ def check_disk(patient: Patient) -> Findings:
         by_disk[there.stat().st_dev] = (first, sum_of_bytes + count)
     for folder, count in by_disk.values():
         free = shutil.disk_usage(folder).free
-        text = f"{folder}: {free / 1e9:.1f} GB free, about {count / 1e9:.2f} GB wanted for images and optimizer state"
+        text = f"{folder}: {free / 1e9:.1f} GB free, about {count / 1e9:.2f} GB wanted for images, optimizer, reply"
         if free < count:
             yield fail("disk", text, "free space, or put cache: and folder: on another disk")
         elif free < _SPARE * count:

@@ -151,12 +151,21 @@ def test_receipts(patient, one) -> None:
 
 @pytest.mark.parametrize(("free", "level"), [(10**12, "ok"), (1.1, "warn"), (0.5, "fail")])
 def test_disk(patient, one, monkeypatch: pytest.MonkeyPatch, free: float, level: str) -> None:
-    """448,896 parameters with two moments for three rounds, and sixty images of 3 x 64 x 64."""
-    wanted = 448_896 * 2 * 4 * 3 + 60 * 3 * 64 * 64
+    """448,896 parameters with two moments for three rounds and in two replies, and sixty images of 3 x 64 x 64."""
+    wanted = 448_896 * 4 * (2 * 3 + 2) + 60 * 3 * 64 * 64
     size = patient.model_size.exchanged
     assert abs(size - 448_896) < 0.01 * size
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(0, 0, free if free > 10 else int(free * wanted)))
     assert one(check_disk(patient)).level == level
+
+
+def test_a_site_that_keeps_no_reply_needs_no_room_for_it(
+    new_patient, one, monkeypatch: pytest.MonkeyPatch, phantom_root: Path
+) -> None:
+    without = 448_896 * 4 * 2 * 3 + 60 * 3 * 64 * 64
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(0, 0, int(1.22 * without)))
+    sites = [new_patient(None, dataset=RETINA, data_root=str(phantom_root), keep_reply=keep) for keep in (True, False)]
+    assert [one(check_disk(site)).level for site in sites] == ["fail", "ok"]
 
 
 def test_int8_keeps_a_third_number_a_parameter(new_patient, one, phantom_root: Path) -> None:
@@ -165,7 +174,7 @@ def test_int8_keeps_a_third_number_a_parameter(new_patient, one, phantom_root: P
         for more in ((), ("strategy.upload_codec=int8",))
     ]
     wanted = [float(one(check_disk(site)).text.partition("about ")[2].split()[0]) for site in sites]
-    assert wanted[1] > 1.3 * wanted[0]
+    assert wanted[1] > 1.1 * wanted[0]
 
 
 @pytest.mark.parametrize(("total", "available", "level"), [(100, 100, "ok"), (100, 1, "warn"), (1, 1, "fail")])
