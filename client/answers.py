@@ -58,18 +58,20 @@ def answer_training(site: SiteConfig, content: RecordDict) -> Answer:
     check_request(site.policy, request, now, site.own_model_files)
     check_upload(site.policy, request)
     config = request.config
-    key, replies = "", None
-    if site.keep_reply and not site.simulated:
-        key, replies = request_key(site, content, data_digest(site, config)), KeptReplies(site, config.run)
-        kept = replies.find(config.round, key)
-        if kept is not None:
-            return _training_answer(REPETITION, request, kept, privacy="")  # it was charged when it left first
+    replies = KeptReplies(site, config.run) if site.keep_reply and not site.simulated else None
+
+    def key() -> str:
+        return request_key(site, content, data_digest(site, config))
+
+    kept = None if replies is None else replies.find(config.round, key)
+    if kept is not None:
+        return _training_answer(REPETITION, request, kept, privacy="")  # it was charged when it left first
     check_rounds(site.policy, request, ReceiptChain(site.receipts_file).receipts(), now)
     with Departure() as departure:
         update = train(site, config, request.tensors, departure)
         outgoing = training_reply(site, request, update, departure)
         if replies is not None:
-            departure.stage(replies.stage(config.round, key, outgoing))
+            departure.stage(replies.stage(config.round, key(), outgoing))
         departure.leave()
     return _training_answer("training", request, outgoing, departure.charged)
 

@@ -7,7 +7,7 @@ nothing anew, and under record-level privacy pays nothing: the same bytes leave 
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +49,19 @@ class KeptReplies:
     def __init__(self, site: SiteConfig, run: str) -> None:
         self._files = RoundTensors(Path(site.folder), run, "reply", kept=1)
 
-    def find(self, server_round: int, key: str) -> OutgoingUpdate | None:
-        """The reply of a round if it was to the same request; ``None`` too if its file cannot be read."""
+    def find(self, server_round: int, key: Callable[[], str]) -> OutgoingUpdate | None:
+        """The reply of a round if it was to the same request; ``None`` too if its file cannot be read.
+
+        Args:
+            server_round: the round.
+            key: gives the request's key; not called if no reply of that round is kept.
+        """
         try:
             tensors = self._files.of(server_round)
             if tensors is None:
                 return None
             described = json.loads(bytes(tensors[_DESCRIPTION].numpy()))
-            if described["key"] != key:
+            if described["key"] != key():
                 return None
             arrays = ArrayRecord()  # filled, not made of a mapping: that would copy all of it
             for name, (dtype, shape, stype) in described["arrays"].items():

@@ -160,7 +160,7 @@ class _Lives:
     """Whether the process that a request went to is still there: one that came in its place knows nothing of it.
 
     Args:
-        first: node, and its process when the request was sent (``None``: it had none), by site.
+        first: node, and its process when the request was sent (``None``: the first one that is seen), by site.
         unreachable_seconds: see :class:`Deadline`.
         delivery_seconds: likewise.
     """
@@ -168,7 +168,7 @@ class _Lives:
     def __init__(
         self, first: Mapping[str, tuple[int, str | None]], unreachable_seconds: float, delivery_seconds: float
     ) -> None:
-        self._first = first
+        self._first = dict(first)
         self._unreachable_seconds, self._delivery_seconds = unreachable_seconds, delivery_seconds
         self._now: Mapping[int, str] = {}
         self._looked = -math.inf
@@ -179,10 +179,12 @@ class _Lives:
         """Note who is connected now."""
         self._now = connections
         self._looked = moment = time.monotonic()
-        for site, (node, first) in self._first.items():
-            if first is not None and connections.get(node, first) != first:
-                self._restarted.setdefault(site, moment)
+        for site, (node, first) in list(self._first.items()):
             online = node in connections
+            if online and first is None:
+                self._first[site] = node, connections[node]
+            elif online and connections[node] != first:
+                self._restarted.setdefault(site, moment)
             if self._since.get(site, (not online,))[0] != online:
                 self._since[site] = online, moment
 

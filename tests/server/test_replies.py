@@ -170,3 +170,19 @@ def test_a_site_is_invited_until_it_has_fetched_its_request(tmp_path: Path) -> N
     grid.poll = note  # type: ignore[method-assign]
     collect(tmp_path, grid, Deadline(1.5))
     assert states[-1] == {"east": "invited", "north": "training"}
+
+
+def test_the_first_process_that_is_seen_counts_where_none_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site that is back a moment after it was asked, and then dies."""
+    monkeypatch.setattr("server.replies._LOST_SECONDS", 1.0)
+    grid = TimedGrid({"east": None, "north": 0.0, "south": 3.0, "west": 0.0})
+    grid.cut = {"east": (-1.0, 0.5)}
+    processes = iter(["first"] * 2 + ["second"] * 1000)
+    connections = grid.connections
+
+    def with_processes() -> dict[int, str]:
+        return {node: next(processes) if node == 0 else process for node, process in connections().items()}
+
+    grid.connections = with_processes  # type: ignore[method-assign]
+    merged, missing = collect(tmp_path, grid, Deadline(120.0))
+    assert (merged, missing) == (["north", "south", "west"], {"east": "connected anew, without a reply"})

@@ -228,3 +228,14 @@ def test_two_sites_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_too_few_sites_is_said_after_the_wait(tmp_path: Path) -> None:
     with pytest.raises(QuorumError, match="3 of 4 sites connected"):
         federate(tmp_path, lambda *_: None, "federation.sites=4", "federation.connect_seconds=0.1")
+
+
+def test_a_request_lives_longer_than_its_round(tmp_path: Path) -> None:
+    """Flower's own lifetime is twelve hours: a hospital that trains for a day would be told that nobody waits."""
+    lifetimes: list[float] = []
+
+    def note(site: str, server_round: int, message: Message) -> None:
+        lifetimes.append(message.metadata.ttl)
+
+    federate(tmp_path, note, "federation.rounds=1", "federation.round_seconds=100000")
+    assert len(lifetimes) == 3 and min(lifetimes) > 100_000
