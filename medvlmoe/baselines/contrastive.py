@@ -54,6 +54,11 @@ class ContrastiveBaseline(nn.Module):
         self.fusion = nn.ModuleDict()
         self.head = nn.Linear(self.vision.width + (self.text.width if self.reads_text else 0), label_count)
 
+    @property
+    def idle_groups(self) -> frozenset[str]:
+        """Parameter groups that a prediction does not use."""
+        return frozenset({"fusion"} if self.reads_text else {"fusion", "text"})
+
     def pretraining_loss(self, image_BCHW: Tensor, image_labels_BY: Tensor, texts: Texts) -> Tensor:
         """The loss of stage A; row i of ``texts`` belongs to image i unless the method is ``decoupled``."""
         raise NotImplementedError

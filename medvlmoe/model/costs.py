@@ -45,13 +45,15 @@ def measure_cost(model: nn.Module, samples: Sequence[Batch]) -> ModelCost:
     The model is in evaluation mode meanwhile; it must be on the CPU or where the samples are.
 
     Args:
-        model: called like MedVLMoE.
+        model: called like MedVLMoE. Its ``idle_groups``, where it has that, are parameter groups that a prediction does
+            not use.
         samples: batches of one record each. Where a router decides, and where texts differ in length, the average
             depends on them.
     """
     groups = parameters_by_group(model)
     experts = {expert_index(group): count for group, count in groups.items() if expert_index(group) is not None}
-    outside = sum(groups.values()) - sum(experts.values())
+    idle: frozenset[str] = getattr(model, "idle_groups", frozenset())
+    outside = sum(count for group, count in groups.items() if group not in idle) - sum(experts.values())
     modes = [(module, module.training) for module in model.modules()]
     active, flops = 0, 0
     model.eval()

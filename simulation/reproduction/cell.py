@@ -11,6 +11,9 @@ from medvlmoe.analysis.reproduction.results import JOINT, JOINT_NEUTRAL
 from medvlmoe.configuration import to_mapping
 from medvlmoe.errors import CheckpointError
 from medvlmoe.files import read_json
+from medvlmoe.training.device import resolve_device
+from medvlmoe.training.precision import resolve_precision
+from simulation.reproduction.files_version import UPCYCLE_FROM, files_version
 from strategies.run_config import RunConfig
 
 CELLS = "cells"
@@ -79,10 +82,14 @@ def identity_of(config: RunConfig, *, data: list[str], code: str, start: str | N
     """Hash of everything that decides a cell's result.
 
     Args:
-        config: the run's configuration; where it writes, and how many processes read images, do not count.
+        config: the run's configuration; where it writes, and how many processes read images, do not count. Files that
+            it names count by size and time of change, ``training.precision=auto`` by what it is on this machine.
         data: version of each data set.
         code: version of the code.
         start: identity of the cell whose weights it starts from; the file's path does not count.
+
+    Raises:
+        ConfigError: there is no such device.
     """
     values = to_mapping(config)
     for *parents, key in _WITHOUT_EFFECT:
@@ -90,9 +97,22 @@ def identity_of(config: RunConfig, *, data: list[str], code: str, start: str | N
         for parent in parents:
             part = part[parent]
         del part[key]
-    values["model"]["moe"]["upcycle_from"] = start
-    text = json.dumps({"config": values, "data": data, "code": code}, sort_keys=True)
+    if start is not None:
+        values["model"]["moe"]["upcycle_from"] = start
+    values["training"]["precision"] = precision_of(config)
+    files = files_version(config, but=() if start is None else (UPCYCLE_FROM,))
+    text = json.dumps({"config": values, "data": data, "code": code, "files": files}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def precision_of(config: RunConfig) -> str:
+    """The number format that a run computes in: the given one, and for ``auto`` that of this machine.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    given = config.training.precision
+    return resolve_precision(given, resolve_device(config.device)) if given == "auto" else given
 
 
 def folder_name(dataset: str, model: str, seed: int, identity: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from medvlmoe import stamps
 from medvlmoe.analysis.reproduction.results import FAILED, FINISHED, CellResult, Results
-from simulation.reproduction.cell import Cell
+from simulation.reproduction.cell import Cell, precision_of
 from simulation.reproduction.config import ReproductionConfig
 from simulation.reproduction.plan import Plan
 
@@ -77,7 +77,7 @@ def _protocol(config: ReproductionConfig) -> dict[str, Any]:
     """What the caption of a table says of the runs."""
     training = dataclasses.asdict(config.training)
     kept = ("epochs", "batch_size", "encoder_learning_rate", "head_learning_rate", "weight_decay", "warmup_epochs",
-            "patience", "precision")  # fmt: skip
+            "patience")  # fmt: skip
     return {
         "model": config.model.name,
         "image_size": config.model.vision.image_size,
@@ -92,4 +92,5 @@ def _protocol(config: ReproductionConfig) -> dict[str, Any]:
         "pretraining_epochs": config.baseline.pretraining.epochs,
         "text_at_test": config.text_at_test,
         **{key: training[key] for key in kept},
+        "precision": precision_of(config.run_config()),
     }

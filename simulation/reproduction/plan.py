@@ -11,7 +11,7 @@ from medvlmoe.data.config import DatasetConfig
 from medvlmoe.errors import CheckpointError, ConfigError, DataError
 from medvlmoe.model.ablations import ABLATIONS, FULL
 from medvlmoe.run_folder import OutputConfig
-from simulation.reproduction.cell import Cell, folder_name, identity_of
+from simulation.reproduction.cell import Cell, folder_name, identity_of, precision_of
 from simulation.reproduction.code_version import code_version
 from simulation.reproduction.config import ReproductionConfig
 from simulation.reproduction.data_version import data_version
@@ -145,6 +145,7 @@ def _add(
             return None
     try:
         run = replace(configurator.of(model, None if first is None else first.weights), seed=seed)
+        precision_of(run)
     except (ConfigError, CheckpointError) as error:
         plan.impossible[model.name] = str(error)
         return None

@@ -9,6 +9,7 @@ from medvlmoe.errors import CheckpointError, ConfigError
 from medvlmoe.files import TensorFile
 from medvlmoe.model import MedVLMoE
 from medvlmoe.model.ablations import FULL
+from medvlmoe.training.device import resolve_device
 from simulation.alone import new_model
 from simulation.reproduction.cell import Cell
 from simulation.reproduction.plan import NEUTRAL_PROMPT, Plan
@@ -53,6 +54,7 @@ def routing_of(cell: Cell) -> RoutingTable:
     if not isinstance(model, MedVLMoE):
         raise ConfigError("figure3 needs a model with experts; leave model.variant=full")
     model.load_state_dict(dict(TensorFile(cell.weights)))
+    model.to(resolve_device(cell.config.device))
     table = collect_routing(model, sites.split("test"), stamps=summary["stamps"])
     table.save(path)
     return table

@@ -6,7 +6,8 @@ are not independent (as in Obuchowski 1997). With one label, one seed and one ro
 
 A class of few patients cannot tell its own spread: of a single one DeLong's variance is 0, whatever the models do.
 There the spread is taken about no difference instead of about the class's own mean difference. Where the models are
-equal both are right on average; where they are not, this one is the larger.
+equal both are right on average; where they are not, this one is the larger. It is taken so, too, where DeLong's
+variance is 0 and the difference is not (a model that ranks everything right against one that ranks nothing).
 """
 
 import math
@@ -84,14 +85,10 @@ def paired_test(
     differences = [
         _mean([a[place].area() for place in defined]) - _mean([b[place].area() for place in defined]) for a, b in areas
     ]
-    influence_N = np.zeros(len(labels_NY))
-    for a, b in zip(first, second, strict=True):
-        for place in defined:
-            scores = a.scores_NY[:, place].numpy(), b.scores_NY[:, place].numpy()
-            influence_N += influence(*scores, labels_NY[:, place], patient_N) / (len(defined) * len(first))
-    by_patient_P = np.bincount(patient_N, weights=influence_N)
-    error = math.sqrt(float(np.square(by_patient_P).sum()))
     difference = math.fsum(differences) / len(differences)
+    error = _standard_error(first, second, labels_NY, patient_N, defined, few=FEW_PATIENTS)
+    if error == 0 and difference != 0:
+        error = _standard_error(first, second, labels_NY, patient_N, defined, few=len(patient_N) + 1)
     low, high = _bootstrap_interval(areas, defined, first[0].patient_ids, resamples, seed)
     return PairedTest(
         difference=difference,
@@ -123,11 +120,29 @@ def mean_interval(runs: Sequence[Predictions], *, resamples: int = 1000, seed: i
     return _bootstrap_interval([(own, None) for own in areas], defined, runs[0].patient_ids, resamples, seed)
 
 
+def _standard_error(
+    first: Sequence[Predictions],
+    second: Sequence[Predictions],
+    labels_NY: NDArray[np.floating],
+    patient_N: NDArray[np.int64],
+    defined: Sequence[int],
+    few: int,
+) -> float:
+    influence_N = np.zeros(len(labels_NY))
+    for a, b in zip(first, second, strict=True):
+        for place in defined:
+            scores = a.scores_NY[:, place].numpy(), b.scores_NY[:, place].numpy()
+            influence_N += influence(*scores, labels_NY[:, place], patient_N, few) / (len(defined) * len(first))
+    by_patient_P = np.bincount(patient_N, weights=influence_N)
+    return math.sqrt(float(np.square(by_patient_P).sum()))
+
+
 def influence(
     first_N: NDArray[np.floating],
     second_N: NDArray[np.floating],
     labels_N: NDArray[np.floating],
     patient_N: NDArray[np.int64],
+    few: int = FEW_PATIENTS,
 ) -> Floats:
     """What each row adds to the error of a difference of areas; the sum of squares is DeLong's variance of it.
 
@@ -140,13 +155,14 @@ def influence(
         second_N: the second model's.
         labels_N: 0, 1 or NaN.
         patient_N: number of each row's patient.
+        few: a class of fewer patients is one of few.
     """
     values_N = np.zeros(len(labels_N))
     positive, negative = np.flatnonzero(labels_N > 0.5), np.flatnonzero(labels_N <= 0.5)
     for rows, others, sign in ((positive, negative, 1.0), (negative, positive, -1.0)):
         own, theirs = (_share_below(np.sort(scores[others]), scores[rows]) for scores in (first_N, second_N))
         components = sign * (own - theirs)
-        if len(np.unique(patient_N[rows])) < FEW_PATIENTS:
+        if len(np.unique(patient_N[rows])) < few:
             values_N[rows] = components / len(rows)
         else:
             values_N[rows] = (components - components.mean()) / math.sqrt(len(rows) * (len(rows) - 1))

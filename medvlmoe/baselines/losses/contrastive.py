@@ -4,7 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from medvlmoe.baselines.losses.full_precision import outside_autocast
 
+
+@outside_autocast
 def contrastive_loss(image_BP: Tensor, text_BP: Tensor, temperature: float, image_weight: float = 0.5) -> Tensor:
     """Weighted InfoNCE in both directions (ConVIRT, equations 2 to 4; BioViL's global loss with equal weights).
 

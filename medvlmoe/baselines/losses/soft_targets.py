@@ -3,7 +3,10 @@
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from medvlmoe.baselines.losses.full_precision import outside_autocast
 
+
+@outside_autocast
 def soft_target_loss(
     image_IP: Tensor, text_JP: Tensor, image_labels_IY: Tensor, text_labels_JY: Tensor, logit_scale: float | Tensor
 ) -> Tensor:

@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
+from medvlmoe.baselines.losses.full_precision import outside_autocast
+
 _TINY = 1e-8
 
 
+@outside_autocast
 def global_match_loss(image_BP: Tensor, text_BP: Tensor, temperature: float = 10.0) -> Tensor:
     """Cross-entropy of ``temperature`` times the cosines, an image among the texts plus a text among the images."""
     cosine_BB = normalize(image_BP.float(), dim=-1) @ normalize(text_BP.float(), dim=-1).T
@@ -29,6 +32,7 @@ def local_match_loss(
     return _both_directions(match_temperature * similarity_BB)
 
 
+@outside_autocast
 def word_region_similarity(
     region_INP: Tensor,
     word_JWP: Tensor,

@@ -17,6 +17,7 @@ from medvlmoe.configuration import compose
 from medvlmoe.data.batch import Batch
 from medvlmoe.data.tokenizer import ByteTokenizer
 from medvlmoe.errors import CheckpointError, ConfigError
+from medvlmoe.model.costs import measure_cost
 from medvlmoe.model.groups import parameter_group
 from medvlmoe.seeds import seeded_generator
 from strategies.run_config import RunConfig
@@ -233,3 +234,14 @@ def test_volumes_have_regions_too() -> None:
 def test_texts_that_do_not_fit_the_position_table() -> None:
     with pytest.raises(ConfigError, match=r"baseline\.text\.max_positions=20"):
         build("convirt", "baseline.text.max_positions=20")
+
+
+@pytest.mark.parametrize("text_at_test", ["none", "concat"])
+@pytest.mark.parametrize("name", CONTRASTIVE)
+def test_active_parameters_are_those_that_move_a_prediction(name: str, text_at_test: str) -> None:
+    model = build(name, f"baseline.text_at_test={text_at_test}").eval()
+    sample = Pictures(1).__getitems__([0])
+    cost = measure_cost(model, [sample])
+    model(sample.image_BCHW, sample.input_ids_BL, sample.attention_mask_BL).logits_BY.sum().backward()
+    used = sum(parameter.numel() for parameter in model.parameters() if parameter.grad is not None)
+    assert cost.active == used < cost.parameters

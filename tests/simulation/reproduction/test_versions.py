@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from medvlmoe.configuration import compose
 from medvlmoe.data.config import DatasetConfig
@@ -70,6 +71,47 @@ def test_every_choice_counts_but_not_where_results_go() -> None:
     assert len({first, identity(config, data="e"), identity(config, code="e"), identity(config, start="s")}) == 4
     moved = replace(config, model=replace(config.model, moe=replace(config.model.moe, upcycle_from="/a/x")))
     assert identity(moved, start="s") == identity(config, start="s"), "the start counts by what it is"
+    assert identity(moved) != first, "one that the user names is another model"
+
+
+def test_the_precision_counts_by_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def identity(precision: str) -> str:
+        return identity_of(compose(RunConfig, ["model=tiny", f"training.precision={precision}"]), data=[], code="c")
+
+    for has_bfloat16, same in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("medvlmoe.training.precision.cpu_has_bfloat16", lambda there=has_bfloat16: there)
+        assert identity("auto") == identity(same)
+    assert len({identity(name) for name in ("float32", "bfloat16", "float16")}) == 3, "float16: of another machine"
+
+
+@pytest.mark.parametrize("key", ["model.vision.weights", "model.text.tokenizer", "model.moe.upcycle_from"])
+def test_a_file_that_changes_makes_another_run(key: str, tmp_path: Path) -> None:
+    def identity() -> str:
+        return identity_of(compose(RunConfig, ["model=tiny", f"{key}={tmp_path / 'folder'}"]), data=[], code="c")
+
+    nothing = identity()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "weights").write_text("first")
+    first = identity()
+    assert first != nothing and identity() == first
+    (tmp_path / "folder" / "weights").write_text("second")
+    assert identity() != first
+
+
+@pytest.mark.parametrize(
+    "change", [{"modality": "pathology"}, {"task": "multiclass"}, {"classes": {0: "a", 1: "b", 2: "c"}}]
+)
+def test_what_a_manifest_says_of_the_labels_and_images_counts(change: dict, tmp_path: Path, phantom_root: Path) -> None:
+    def version(**values: object) -> str:
+        manifest = {"table": "t.csv", "image": "file", "patient": "p", "task": "ordinal", "label_space": "mine",
+                    "class": "grade", "classes": {0: "x", 1: "y", 2: "z"}, "modality": "chest"}  # fmt: skip
+        (tmp_path / "manifest.yaml").write_text(yaml.safe_dump({**manifest, **values}))
+        return data_version(DatasetConfig(kind="manifest", root=str(tmp_path)), None)
+
+    images = sorted((phantom_root / "chestxray14").rglob("*.png"))[:30]
+    rows = [f"{shutil.copy(image, tmp_path)},p{n},{n % 3}" for n, image in enumerate(images)]
+    (tmp_path / "t.csv").write_text("\n".join(["file,p,grade", *rows]) + "\n")
+    assert version() != version(**change)
 
 
 @pytest.mark.parametrize("change", ["label", "patient", "image"])

@@ -1,6 +1,7 @@
 """Paired tests against plain references."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -178,6 +179,18 @@ def test_influences_sum_to_nothing_and_squares_to_the_variance() -> None:
     assert values.sum() == pytest.approx(0.0, abs=1e-12)
     _, variance = delong_reference(scores, np.zeros_like(scores), labels)  # a constant score has no variance
     assert np.square(values).sum() == pytest.approx(variance)
+
+
+@pytest.mark.parametrize("worse", [0.0, -1.0])
+def test_a_difference_without_a_variance_is_no_certainty_of_none(worse: float) -> None:
+    """Every row ranked right against none, or all wrong: DeLong's variance is 0, and the difference is there."""
+    labels = np.repeat([[0.0], [1.0]], 40, axis=0)
+    right, wrong = (replace(predictions(labels, 1.0, 1), scores_NY=torch.from_numpy(s * labels)) for s in (1.0, worse))
+    found = paired_test([right], [wrong])
+    assert found.difference == pytest.approx(1.0 if worse else 0.5)
+    assert found.standard_error > 0 and found.low > 0 and found.p_value < 1e-4
+    nothing = paired_test([right], [right])
+    assert (nothing.standard_error, nothing.p_value) == (0.0, 1.0)
 
 
 def test_other_rows_cannot_be_compared() -> None:
