@@ -11,7 +11,7 @@ from client.resident import load_dataset
 from medvlmoe.baselines.build import freeze_encoders
 from medvlmoe.baselines.captions import with_captions
 from medvlmoe.baselines.contrastive import ContrastiveBaseline
-from medvlmoe.baselines.encoders import baseline_vision
+from medvlmoe.baselines.encoders import baseline_text, baseline_vision
 from medvlmoe.baselines.pretraining import pretrain
 from medvlmoe.data import SiteDataset
 from medvlmoe.data.tokenizer import load_tokenizer
@@ -62,15 +62,16 @@ def describe_baseline(config: RunConfig, sites: SimulatedSites) -> dict[str, Any
     }
 
 
-def with_baseline_normalisation(config: RunConfig) -> MedVLMoEConfig:
-    """The model's configuration with the mean and deviation that the baseline's image encoder wants.
+def with_baseline_inputs(config: RunConfig) -> MedVLMoEConfig:
+    """The model's configuration with what the baseline's encoders want: mean and deviation of images, and tokenizer.
 
     Raises:
         CheckpointError: its weights are not there.
+        ConfigError: its tokenizer is not there.
     """
     mean, std = image_normalisation(baseline_vision(config.baseline, config.model))
     vision = dataclasses.replace(config.model.vision, mean=list(mean), std=list(std))
-    return dataclasses.replace(config.model, vision=vision)
+    return dataclasses.replace(config.model, vision=vision, text=baseline_text(config.baseline, config.model))
 
 
 def text_of_pairs(config: RunConfig, sites: SimulatedSites, name: str) -> str:

@@ -19,7 +19,7 @@ from medvlmoe.training import Trainer
 from medvlmoe.training.device import resolve_devices
 from medvlmoe.training.precision import resolve_precision
 from simulation.alone import run_alone, run_centralized, summarize
-from simulation.baseline import with_baseline_normalisation
+from simulation.baseline import with_baseline_inputs
 from simulation.cards import write_simulation_cards
 from simulation.federated import run_federated
 from simulation.sites import open_sites
@@ -108,7 +108,7 @@ def _named(config: RunConfig, name: str) -> RunConfig:
 
 def _run(mode: str, config: RunConfig, overrides: list[str], epochs: int) -> dict[str, Any]:
     if mode == "baseline":
-        config = dataclasses.replace(config, model=with_baseline_normalisation(config))
+        config = dataclasses.replace(config, model=with_baseline_inputs(config))
     sites = open_sites(config)
     if mode == "federated":
         summary = run_federated(config, overrides)

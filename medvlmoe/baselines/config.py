@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from medvlmoe.errors import ConfigError
 
 BASELINES = ("convirt", "gloria", "biovil", "clip_med", "biobert_vqa")
+IMAGENET = "imagenet"
 PRETRAINING_TEXTS = ("auto", "report", "context", "captions")
 
 
@@ -14,7 +15,8 @@ class ImageBackboneConfig:
 
     Attributes:
         backbone: a timm model name.
-        weights: ``None`` (random), a local file or directory, or a timm pretrained tag.
+        weights: ``None`` (random), a local file or directory, a timm pretrained tag, or ``imagenet``: the tag that timm
+            has first for the backbone, whichever that is.
         normalisation: ``batch`` as published, or ``group``.
         output_stride: for convolutional backbones, pixels a token side; ``None`` is the backbone's own.
     """
@@ -30,9 +32,11 @@ class ImageBackboneConfig:
 
 @dataclass(kw_only=True)
 class BertConfig:
-    """The text encoder of ``backbone=published``, a BERT; tokenizer and vocabulary are the model's (``model.text``).
+    """The text encoder of ``backbone=published``, a BERT.
 
     Attributes:
+        tokenizer: of this encoder, as ``model.text.tokenizer`` (a folder with a ``vocab.txt``); ``None``: the model's,
+            with the model's vocabulary.
         hidden_size: width of the token states.
         layers: encoder layers.
         heads: attention heads of a layer.
@@ -44,6 +48,7 @@ class BertConfig:
             layers always learn.
     """
 
+    tokenizer: str | None = None
     hidden_size: int = 768
     layers: int = 12
     heads: int = 12

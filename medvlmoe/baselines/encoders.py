@@ -4,14 +4,17 @@ Shapes: B batch, C H W image, N regions, V image width, L text tokens, T text wi
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import timm
 from torch import Tensor, nn
 
 from medvlmoe.baselines.bert import BertText
-from medvlmoe.baselines.config import BaselineConfig
+from medvlmoe.baselines.config import IMAGENET, BaselineConfig, ImageBackboneConfig
+from medvlmoe.data.tokenizer import load_tokenizer
 from medvlmoe.errors import ConfigError
-from medvlmoe.model.config import MedVLMoEConfig, VisionConfig
+from medvlmoe.model.config import MedVLMoEConfig, TextConfig, VisionConfig
 from medvlmoe.model.text import TextEncoder
 from medvlmoe.model.vision import VisionEncoder
 
@@ -31,7 +34,7 @@ def baseline_vision(config: BaselineConfig, model: MedVLMoEConfig) -> VisionConf
     """The image encoder's configuration; it also decides how images are normalised.
 
     Raises:
-        ConfigError: the images are volumes, and the published encoders read flat ones.
+        ConfigError: the images are volumes, and the published encoders read flat ones; timm has no weights.
     """
     if config.backbone == "shared":
         return model.vision
@@ -44,12 +47,24 @@ def baseline_vision(config: BaselineConfig, model: MedVLMoEConfig) -> VisionConf
         backbone=config.image.backbone,
         image_size=model.vision.image_size,
         channels=model.vision.channels,
-        weights=config.image.weights,
+        weights=_weights(config.image),
         normalisation=config.image.normalisation,
         output_stride=config.image.output_stride,
         mean=model.vision.mean,
         std=model.vision.std,
     )
+
+
+def baseline_text(config: BaselineConfig, model: MedVLMoEConfig) -> TextConfig:
+    """The model's texts as the baseline reads them: with its own tokenizer and vocabulary, where it has these.
+
+    Raises:
+        ConfigError: there is no such tokenizer.
+    """
+    if config.backbone == "shared" or config.text.tokenizer is None:
+        return model.text
+    vocabulary_size = load_tokenizer(config.text.tokenizer).vocabulary_size
+    return replace(model.text, tokenizer=config.text.tokenizer, vocabulary_size=vocabulary_size)
 
 
 def build_text_encoder(config: BaselineConfig, model: MedVLMoEConfig, extra_tokens: int = 0) -> BaselineText:
@@ -67,6 +82,17 @@ def build_text_encoder(config: BaselineConfig, model: MedVLMoEConfig, extra_toke
             )
         return TextEncoder(model.text)
     return BertText(config.text, model.text, extra_tokens)
+
+
+def _weights(image: ImageBackboneConfig) -> str | None:
+    if image.weights != IMAGENET:
+        return image.weights
+    known = timm.get_pretrained_cfg(image.backbone)
+    if known is None or not known.tag:
+        raise ConfigError(
+            f"baseline.image.weights={IMAGENET}: timm has none for {image.backbone}; name a file or leave it out"
+        )
+    return str(known.tag)
 
 
 def hidden_states(text: BaselineText, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Sequence[Tensor]:

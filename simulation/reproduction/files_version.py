@@ -25,6 +25,7 @@ def files_version(config: RunConfig, but: Iterable[str] = ()) -> dict[str, str]:
         UPCYCLE_FROM: config.model.moe.upcycle_from,
         "baseline.image.weights": config.baseline.image.weights,
         "baseline.text.weights": config.baseline.text.weights,
+        "baseline.text.tokenizer": config.baseline.text.tokenizer,
     }
     paths = {key: Path(name).expanduser() for key, name in named.items() if name is not None and key not in set(but)}
     return {key: _digest(path) for key, path in paths.items() if path.exists()}

@@ -9,7 +9,7 @@ from medvlmoe.baselines import BASELINES, BaselineConfig
 from medvlmoe.configuration import compose
 from medvlmoe.errors import ConfigError
 from medvlmoe.model.ablations import ABLATIONS, FULL
-from simulation.baseline import with_baseline_normalisation
+from simulation.baseline import with_baseline_inputs
 from simulation.reproduction.config import ReproductionConfig
 from strategies.run_config import RunConfig
 
@@ -101,4 +101,4 @@ class Configurator:
         if self._base.text_at_test == "concat":
             baseline = dataclasses.replace(baseline, text_at_test="concat")
         run = dataclasses.replace(run, mode="baseline", baseline=baseline, data=self._base.data)
-        return dataclasses.replace(run, model=with_baseline_normalisation(run))
+        return dataclasses.replace(run, model=with_baseline_inputs(run))

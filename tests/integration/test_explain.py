@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medvlmoe.analysis.explain.command import ExplainConfig, _text
 from medvlmoe.command_line import run
+from medvlmoe.configuration import compose
+from medvlmoe.data.labels import LabelSpace
 from tests.integration.conftest import QUICK, Hospital
 from tests.medvlmoe.data.dicom_files import write_dicom
 
@@ -42,6 +45,20 @@ def test_one_picture_of_one_image(checkpoint, hospital, tmp_path, capsys, monkey
     assert run([*arguments, "text=Chest, PA; fever: $5", "output=why.svg"]) == 0
     assert run(arguments) == 0
     assert (tmp_path / "7-explained.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        (["view=PA"], "Frontal chest radiograph, PA view."),
+        (["view=lateral"], "Chest radiograph, lateral view."),
+        (["view=lateral", "prompt=Thorax"], "Thorax, lateral view."),
+        ([], "Frontal chest radiograph."),
+    ],
+)
+def test_no_model_reads_of_a_frontal_lateral_view(facts: list[str], text: str) -> None:
+    config = compose(ExplainConfig, facts, config_name="explain")
+    assert _text(config, LabelSpace.known("chestxray14").blocks[0]) == text
 
 
 def test_a_dicom_file_is_explained_like_its_pixels(checkpoint, hospital, tmp_path, capsys):

@@ -10,7 +10,7 @@ from medvlmoe.configuration import compose, to_yaml
 from medvlmoe.data.intensity import Intensity
 from medvlmoe.data.known_labels import SPACE_OF_KIND
 from medvlmoe.data.labels import FINDINGS, LabelBlock
-from medvlmoe.data.loaders import chestxray14, medmnist
+from medvlmoe.data.loaders import chestxray14, chexpert, medmnist
 from medvlmoe.data.text import age_words, prompt, sex_words, view_words
 from medvlmoe.errors import ConfigError, DataError
 from medvlmoe.model.medvlmoe import MedVLMoE
@@ -132,6 +132,8 @@ def _text(config: ExplainConfig, block: LabelBlock) -> str:
 def _opening(config: ExplainConfig, block: LabelBlock) -> str:
     if config.prompt is not None:
         return config.prompt
+    if block.name == FINDINGS and config.view is not None and view_words(config.view) == "lateral":
+        return chexpert.OPENING  # ChestX-ray14 has frontal images only
     if block.name in _OPENINGS:
         return _OPENINGS[block.name]
     if config.text is not None:

@@ -106,7 +106,7 @@ def test_what_a_manifest_says_of_the_labels_and_images_counts(change: dict, tmp_
         manifest = {"table": "t.csv", "image": "file", "patient": "p", "task": "ordinal", "label_space": "mine",
                     "class": "grade", "classes": {0: "x", 1: "y", 2: "z"}, "modality": "chest"}  # fmt: skip
         (tmp_path / "manifest.yaml").write_text(yaml.safe_dump({**manifest, **values}))
-        return data_version(DatasetConfig(kind="manifest", root=str(tmp_path)), None)
+        return data_version(DatasetConfig(kind="manifest", root=str(tmp_path), split="patient"), None)
 
     images = sorted((phantom_root / "chestxray14").rglob("*.png"))[:30]
     rows = [f"{shutil.copy(image, tmp_path)},p{n},{n % 3}" for n, image in enumerate(images)]
