@@ -1,5 +1,6 @@
 """What a site answers to each kind of message. The policy is asked before the data is touched."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -7,11 +8,11 @@ from flwr.app import RecordDict
 
 from client.config import SiteConfig
 from client.departure import Departure
-from client.kept_reply import KeptReplies, request_key
+from client.kept_reply import KeptReplies, KeptReply, request_key
 from client.outgoing import OutgoingUpdate, training_reply
 from client.policy.request import check_hours, check_request, check_rounds, check_upload, check_version
 from client.receipts import ReceiptChain
-from client.receipts.receipt import REPETITION
+from client.receipts.receipt import REPETITION, Receipt, content_digest
 from client.site import data_digest, evaluate, introduce, train
 from strategies.messages import (
     Request,
@@ -64,14 +65,17 @@ def answer_training(site: SiteConfig, content: RecordDict) -> Answer:
         return request_key(site, content, data_digest(site, config))
 
     kept = None if replies is None else replies.find(config.round, key)
-    if kept is not None:
-        return _training_answer(REPETITION, request, kept, privacy="")  # it was charged when it left first
-    check_rounds(site.policy, request, ReceiptChain(site.receipts_file).receipts(), now)
+    receipts = ReceiptChain(site.receipts_file).receipts()
+    if kept is not None and _has_left(kept, request, receipts):
+        return _training_answer(REPETITION, request, kept.update, privacy="")  # its first receipt says what was charged
+    check_rounds(site.policy, request, receipts, now)
+    if kept is not None:  # ready, and its process ended or its receipt failed before it could leave
+        return _training_answer("training", request, kept.update, kept.privacy)
     with Departure() as departure:
         update = train(site, config, request.tensors, departure)
         outgoing = training_reply(site, request, update, departure)
         if replies is not None:
-            departure.stage(replies.stage(config.round, key(), outgoing))
+            departure.stage(replies.stage(config.round, key(), KeptReply(outgoing, departure.charged)))
         departure.leave()
     return _training_answer("training", request, outgoing, departure.charged)
 
@@ -83,6 +87,14 @@ def answer_evaluation(site: SiteConfig, content: RecordDict) -> Answer:
     config = request.config
     reply = build_evaluation_reply(config.round, evaluate(site, config, request.tensors))
     return Answer(kind="evaluation", content=reply, run=config.run, round=config.round)
+
+
+def _has_left(kept: KeptReply, request: Request, receipts: Sequence[Receipt]) -> bool:
+    digest, run, number = content_digest(kept.update.content), request.config.run, request.config.round
+    return any(
+        receipt.kind == "training" and (receipt.run, receipt.round, receipt.sha256) == (run, number, digest)
+        for receipt in receipts
+    )
 
 
 def _training_answer(kind: str, request: Request, outgoing: OutgoingUpdate, privacy: str) -> Answer:

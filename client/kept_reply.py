@@ -8,6 +8,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +33,24 @@ def request_key(site: SiteConfig, content: RecordDict, data: str) -> str:
 
     Args:
         site: the site's configuration, its policy included.
-        content: the request, which names the server's version; that of the site is the same, or it is refused.
+        content: the request.
         data: digest of the site's data.
     """
     own = json.dumps(to_mapping(site), sort_keys=True)
-    return hashlib.sha256("\n".join([content_digest(content), own, data]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([version("medvlmoe"), content_digest(content), own, data]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class KeptReply:
+    """A training reply that was ready to leave.
+
+    Attributes:
+        update: the reply.
+        privacy: what it releases of the records, as it was charged; empty without record-level privacy.
+    """
+
+    update: OutgoingUpdate
+    privacy: str
 
 
 class KeptReplies:
@@ -49,7 +64,7 @@ class KeptReplies:
     def __init__(self, site: SiteConfig, run: str) -> None:
         self._files = RoundTensors(Path(site.folder), run, "reply", kept=1)
 
-    def find(self, server_round: int, key: Callable[[], str]) -> OutgoingUpdate | None:
+    def find(self, server_round: int, key: Callable[[], str]) -> KeptReply | None:
         """The reply of a round if it was to the same request; ``None`` too if its file cannot be read.
 
         Args:
@@ -70,9 +85,10 @@ class KeptReplies:
             logger.warning("the reply kept of round %d cannot be read (%s): it is trained anew", server_round, error)
             return None
         records = {name: MetricRecord(values) for name, values in described["metrics"].items()}
-        return OutgoingUpdate(RecordDict({"arrays": arrays, **records}), described["norms"])
+        update = OutgoingUpdate(RecordDict({"arrays": arrays, **records}), described["norms"])
+        return KeptReply(update, described["privacy"])
 
-    def stage(self, server_round: int, key: str, reply: OutgoingUpdate) -> StagedTensors:
+    def stage(self, server_round: int, key: str, reply: KeptReply) -> StagedTensors:
         """Write a reply, to be kept once it leaves; it takes the place of the one before.
 
         Raises:
@@ -84,13 +100,15 @@ class KeptReplies:
 class _Bytes(Mapping[str, torch.Tensor]):
     """A reply as tensors of bytes, each made when it is asked for."""
 
-    def __init__(self, key: str, reply: OutgoingUpdate) -> None:
-        self._arrays = reply.content.array_records["arrays"]
+    def __init__(self, key: str, reply: KeptReply) -> None:
+        content = reply.update.content
+        self._arrays = content.array_records["arrays"]
         described = {
             "key": key,
-            "norms": reply.norms,
+            "privacy": reply.privacy,
+            "norms": reply.update.norms,
             "arrays": {name: [array.dtype, array.shape, array.stype] for name, array in self._arrays.items()},
-            "metrics": {name: dict(record) for name, record in reply.content.metric_records.items()},
+            "metrics": {name: dict(record) for name, record in content.metric_records.items()},
         }
         self._description = json.dumps(described).encode()
 

@@ -92,7 +92,8 @@ class RoundTensors:
     def keep(self, staged: Path, server_round: int) -> None:
         """Make a staged state that after a round; older ones than the round before are deleted."""
         move_file(staged, self._file(server_round))
-        for number in self._rounds()[: -self._kept]:
+        others = [number for number in self._rounds() if number != server_round]  # this one stays, whatever its number
+        for number in others[: max(0, len(others) + 1 - self._kept)]:
             self._file(number).unlink()
 
     def _rounds(self) -> list[int]:

@@ -32,6 +32,8 @@ class Deadline:
         grace_seconds: see ``enough``.
         unreachable_seconds: for a site that is not connected.
         delivery_seconds: for one that is connected, until it has fetched all of its request.
+        fetching_seconds: the same for a process that was started anew meanwhile: the one before it may have been told
+            of the request, and then it never is.
     """
 
     seconds: float
@@ -39,6 +41,7 @@ class Deadline:
     grace_seconds: float | None = None
     unreachable_seconds: float = math.inf
     delivery_seconds: float = math.inf
+    fetching_seconds: float = math.inf
 
 
 @dataclass
@@ -66,7 +69,7 @@ class Replies:
         identities = dict(zip(requests, self.outbox.push(list(requests.values())), strict=True))
         nodes = {site: message.metadata.dst_node_id for site, message in requests.items()}
         first = {site: (node, connections.get(node)) for site, node in nodes.items()}
-        lives = _Lives(first, deadline.unreachable_seconds, deadline.delivery_seconds)
+        lives = _Lives(first, deadline)
         del requests  # a request holds the whole model
         self.site_of_request = {identity: site for site, identity in identities.items() if identity}
         for site, identity in identities.items():
@@ -161,18 +164,15 @@ class _Lives:
 
     Args:
         first: node, and its process when the request was sent (``None``: the first one that is seen), by site.
-        unreachable_seconds: see :class:`Deadline`.
-        delivery_seconds: likewise.
+        deadline: how long to wait for whom.
     """
 
-    def __init__(
-        self, first: Mapping[str, tuple[int, str | None]], unreachable_seconds: float, delivery_seconds: float
-    ) -> None:
-        self._first = dict(first)
-        self._unreachable_seconds, self._delivery_seconds = unreachable_seconds, delivery_seconds
+    def __init__(self, first: Mapping[str, tuple[int, str | None]], deadline: Deadline) -> None:
+        self._first, self._deadline = dict(first), deadline
         self._now: Mapping[int, str] = {}
         self._looked = -math.inf
         self._restarted: dict[str, float] = {}  # when that was noticed
+        self._had_fetched: set[str] = set()  # its request, before any restart
         self._since: dict[str, tuple[bool, float]] = {}  # whether it is connected, and since when that is so
 
     def look(self, connections: Mapping[int, str]) -> None:
@@ -205,15 +205,28 @@ class _Lives:
             delivered: it has fetched its request.
         """
         silent = math.inf if idle is None else idle
-        moment = time.monotonic()
-        if min(silent, moment - self._restarted.get(site, moment)) > _LOST_SECONDS:
+        moment, deadline = time.monotonic(), self._deadline
+        restarted = moment - self._restarted.get(site, moment)
+        if site not in self._restarted and delivered:
+            self._had_fetched.add(site)
+        elif site not in self._had_fetched and delivered:  # it was the present process that has fetched it
+            self._adopt(site)
+        elif site not in self._had_fetched and restarted > deadline.fetching_seconds:
+            return "request not fetched"
+        elif site in self._had_fetched and min(silent, restarted) > _LOST_SECONDS:
             return "connected anew, without a reply"
         online, since = self._since[site]
-        if not online and moment - since > self._unreachable_seconds:
+        if not online and moment - since > deadline.unreachable_seconds:
             return "unreachable"
-        if online and not delivered and moment - since > self._delivery_seconds:
+        if online and not delivered and moment - since > deadline.delivery_seconds:
             return "request not fetched"
         return ""
+
+    def _adopt(self, site: str) -> None:
+        node, first = self._first[site]
+        self._first[site] = node, self._now.get(node, first)
+        self._had_fetched.add(site)
+        self._restarted.pop(site, None)
 
 
 class _Ends:

@@ -1,6 +1,7 @@
 """The round loop: send, train at the sites, merge in the fixed order of the sites, record, save, and resume."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from server.outbox import outbox_of
 from server.privacy_book import PrivacyBook
 from server.replies import Deadline, Replies, failure_words
 from server.roster import Roster
+from server.spool import ENVELOPE_BYTES
 from server.status import RunStatus
 from strategies import FedAvg
 from strategies.codecs import codec_by_name
@@ -33,7 +35,8 @@ from strategies.run_config import RunConfig
 logger = logging.getLogger(__name__)
 
 _LATER_SECONDS = 3600.0  # a message outlives its round's deadline, so that a late reply is known as one
-_ENVELOPE_BYTES = 32 * 2**20  # beside the parameters: names, metrics, weights
+_TOLD_SECONDS = 60.0  # a SuperNode asks for requests every few seconds
+_SLOWEST_LINE = 125_000.0  # bytes a second
 
 
 class RoundLoop:
@@ -65,7 +68,7 @@ class RoundLoop:
         self.roster = roster
         self.status = RunStatus(folder.path / "status.json", config.federation.rounds)
         self.shapes = {name: tensor.shape for name, tensor in model.exchanged.items()}  # now: later they are on disk
-        most_bytes = round(1.1 * sum(self._bytes_by_group("float32").values())) + _ENVELOPE_BYTES
+        most_bytes = round(1.1 * sum(self._bytes_by_group("float32").values())) + ENVELOPE_BYTES
         incoming = folder.path / "incoming"
         self.outbox = outbox_of(grid)
         self.replies = Replies(self.outbox, inbox_of(grid, incoming, most_bytes), self.status)
@@ -220,7 +223,8 @@ class RoundLoop:
             federation.quorum,
             federation.grace_seconds,
             federation.unreachable_seconds,
-            federation.delivery_seconds,
+            math.inf if federation.delivery_seconds is None else federation.delivery_seconds,
+            self._fetching_seconds(),
         )
         online = self.roster.online()
         for site in self.roster.nodes.keys() - online.keys():
@@ -279,6 +283,9 @@ class RoundLoop:
         best, patience = self.state.best_round(), self.config.training.patience
         known = max(self.state.auc_by_round, default=0)
         return patience > 0 and best is not None and known - best >= patience
+
+    def _fetching_seconds(self) -> float:
+        return _TOLD_SECONDS + sum(self._bytes_by_group(self.strategy.codec).values()) / _SLOWEST_LINE
 
     def _bytes_by_group(self, codec: str) -> dict[str, int]:
         """Of one site and one direction: the reply has the same tensors as the request."""

@@ -37,6 +37,8 @@ _PIECE_BYTES = 5 * 2**20  # Flower cuts arrays into pieces of this size
 _SMALL_PIECES = 64  # that an array may have beyond those of full size
 _PIECES_AT_ONCE = 4  # bounds the memory of a step
 _ARRAYS_AT_ONCE = 64  # without their pieces
+ENVELOPE_BYTES = 32 * 2**20
+"""A reply may have so much beside its arrays: names, metrics, weights. It stays in memory."""
 
 _ABOUT_TO_LEAVE_SECONDS = 5.0
 _STALLED_SECONDS = 240.0  # Flower ends an upload session after 180 s without progress
@@ -161,7 +163,7 @@ class _Download:
     most_bytes: int
 
     def __post_init__(self) -> None:
-        self._received = 0
+        self._received = self._envelope = 0
         self._contents: dict[str, bytes] = {}  # all but the arrays
         self._inflated: dict[str, Any] = {}
         self._places: dict[str, tuple[int, int]] = {}  # offset and size in the file of each piece of an array
@@ -239,6 +241,9 @@ class _Download:
                 yield from self._array_steps(children)
                 self._inflated[identity] = self._record(content)
             else:
+                self._envelope += len(content)
+                if self._envelope > ENVELOPE_BYTES:
+                    raise UploadRejectedError(f"more than {ENVELOPE_BYTES} bytes beside the arrays")
                 self._contents[identity] = content
                 waiting.extend(children)
 

@@ -57,8 +57,9 @@ class FederationConfig:
             until its deadline.
         unreachable_seconds: how long a round waits for a hospital whose line is cut, or that is switched off, before it
             goes on without it.
-        delivery_seconds: how long a connected hospital has to fetch the model. One that has not by then has missed the
-            request (its line was cut while it was told of it), and is asked again if the round is repeated.
+        delivery_seconds: how long a connected hospital has to fetch the model before the round goes on without it;
+            ``None``: until the round's deadline. One whose line was cut in the moment in which it was told of the round
+            never fetches it.
     """
 
     rounds: int = 10
@@ -73,7 +74,7 @@ class FederationConfig:
     round_seconds: float = 86400.0
     grace_seconds: float | None = None
     unreachable_seconds: float = 600.0
-    delivery_seconds: float = 3600.0
+    delivery_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("rounds", "local_epochs"):

@@ -21,7 +21,7 @@ class HandedOver:
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self._last_arrival = time.monotonic()
+        self._last_arrival: float | None = None  # before the first question the ClientApp trains, for hours perhaps
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -33,7 +33,7 @@ class HandedOver:
             TimeoutError: the ClientApp has handed over nothing for so long that it must be dead.
         """
         content: bytes | None = self._store.get(object_id)
-        if content != b"":
+        if content != b"" or self._last_arrival is None:
             self._last_arrival = time.monotonic()
         elif time.monotonic() - self._last_arrival > _HANDOVER_SECONDS:
             raise TimeoutError("the ClientApp died while it handed over its reply")

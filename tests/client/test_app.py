@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 import client.answers
+import client.app
 from client.app import build_app
 from client.config import SiteConfig
 from client.receipts import ReceiptChain
@@ -245,6 +246,28 @@ def test_a_repetition_is_no_further_round_for_the_policy(ask, request_content) -
         reply, _ = ask(request_content, max_rounds_per_day=1)
         assert not reply.has_error()
     assert ask.trained == 1
+
+
+def test_what_was_ready_and_has_not_left_leaves_as_what_it_is(
+    ask, request_content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receipt failed after the round was charged: the reply that leaves later has the receipt of a training."""
+
+    def full(*_: object) -> None:
+        raise CheckpointError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.app, "_write_receipt", full)
+        first, site = ask(request_content, max_rounds_per_day=1)
+    assert first.error.code == error_codes.FILES
+    for _ in range(2):
+        reply, _ = ask(request_content, max_rounds_per_day=1)
+        assert not reply.has_error()
+    assert ask.trained == 1
+    assert [receipt.kind for receipt in receipts(site)] == ["error", "training", "repetition"]
+    request_content["config"]["round"] = request_content["config"]["round"].replace('"round": 3', '"round": 4')
+    reply, _ = ask(request_content, max_rounds_per_day=1)
+    assert reply.error.code == error_codes.TOO_MANY_ROUNDS
 
 
 def test_a_repetition_is_refused_where_the_request_would_be(ask, request_content) -> None:

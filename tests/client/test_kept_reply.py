@@ -7,7 +7,7 @@ import torch
 from flwr.app import Array, RecordDict
 
 from client.config import SiteConfig
-from client.kept_reply import KeptReplies, request_key
+from client.kept_reply import KeptReplies, KeptReply, request_key
 from client.outgoing import OutgoingUpdate
 from client.receipts.receipt import content_digest
 from medvlmoe.errors import CheckpointError
@@ -15,7 +15,7 @@ from strategies.config import UPLOAD_CODECS
 from strategies.messages import SiteUpdate, build_reply
 
 
-def reply_in(codec: str, server_round: int = 1) -> OutgoingUpdate:
+def reply_in(codec: str, server_round: int = 1) -> KeptReply:
     generator = torch.Generator().manual_seed(server_round)
     tensors = {
         "vision.a": torch.randn(40, 30, generator=generator),
@@ -27,7 +27,7 @@ def reply_in(codec: str, server_round: int = 1) -> OutgoingUpdate:
         round=server_round, tensors=tensors, examples=10.0, routed_samples_K=torch.tensor([8.0, 2.0]),
         observed_labels_Y=torch.ones(5), metrics={"loss": 0.1 + 0.2, "auc": [1 / 3, 0.5]},
     )  # fmt: skip
-    return OutgoingUpdate(build_reply(update, codec), {"vision": 1.5, "moe": 0.1})
+    return KeptReply(OutgoingUpdate(build_reply(update, codec), {"vision": 1.5, "moe": 0.1}), "charged")
 
 
 @pytest.mark.parametrize("codec", UPLOAD_CODECS)
@@ -35,10 +35,11 @@ def test_byte_for_byte(site_of, codec: str) -> None:
     replies, sent = KeptReplies(site_of(), "trial"), reply_in(codec)
     replies.stage(1, "key", sent).keep()
     found = replies.find(1, lambda: "key")
-    assert found is not None and found.norms == sent.norms
-    assert content_digest(found.content) == content_digest(sent.content)
-    assert list(found.content["arrays"]) == list(sent.content["arrays"])
-    assert isinstance(found.content["arrays"]["vision.a"], Array)
+    assert found is not None and (found.update.norms, found.privacy) == (sent.update.norms, "charged")
+    content, expected = found.update.content, sent.update.content
+    assert content_digest(content) == content_digest(expected)
+    assert list(content["arrays"]) == list(expected["arrays"])
+    assert isinstance(content["arrays"]["vision.a"], Array)
 
 
 def test_what_did_not_leave_is_not_found(site_of) -> None:
@@ -55,6 +56,14 @@ def test_only_the_last_one_and_only_for_its_own_request(site_of) -> None:
     assert replies.find(2, lambda: "another") is None
     assert replies.find(2, lambda: "key 2") is not None
     assert KeptReplies(site_of(), "another-run").find(2, lambda: "key 2") is None
+
+
+def test_the_last_one_is_that_which_was_made_last_and_not_that_of_the_latest_round(site_of) -> None:
+    """A server that was restored from a backup asks for an earlier round."""
+    replies = KeptReplies(site_of(), "trial")
+    for server_round in (5, 4):
+        replies.stage(server_round, "key", reply_in("float32", server_round)).keep()
+    assert replies.find(4, lambda: "key") is not None and replies.find(5, lambda: "key") is None
 
 
 def test_a_damaged_file_means_training(site_of, tmp_path: Path) -> None:
@@ -74,7 +83,9 @@ def test_a_full_disk_is_an_error_before_anything_leaves(site_of, monkeypatch: py
         KeptReplies(site_of(), "trial").stage(1, "key", reply_in("float32"))
 
 
-def test_the_key_tells_requests_sites_policies_and_data_apart(site_of, request_of, parameters) -> None:
+def test_the_key_tells_requests_sites_policies_data_and_versions_apart(
+    site_of, request_of, parameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from strategies.messages import build_request
 
     def content(**changes: object) -> RecordDict:
@@ -92,5 +103,8 @@ def test_the_key_tells_requests_sites_policies_and_data_apart(site_of, request_o
         request_key(site_of(max_update_norm={"vision": 1.0}), content(), "data"),
         request_key(site, content(), "others"),
     ]
+    monkeypatch.setattr("client.kept_reply.version", lambda name: "0.1.1")
+    keys.append(request_key(site, content(), "data"))
+    monkeypatch.undo()
     assert len(set(keys)) == len(keys)
     assert request_key(site_of(), content(), "data") == keys[0]

@@ -25,7 +25,7 @@ class TimedGrid:
         self.nodes = {number: site for number, site in enumerate(SITES) if site not in offline}
         self.sent: dict[str, Message] = {}
         self.connected: dict[str, str] = {}
-        self.connects_anew: dict[str, str] = {}  # after the requests were sent
+        self.connects_anew: dict[str, str] = {}  # a second after the requests were sent
         self.cut: dict[str, tuple[float, float]] = {}  # from when to when a site is out of reach
         self.asked_while_cut: set[str] = set()
         self.not_fetched: set[str] = set()
@@ -35,7 +35,6 @@ class TimedGrid:
 
     def push_messages(self, messages: list[Message]) -> list[str | None]:
         self.started = time.monotonic()
-        self.connected |= self.connects_anew
         for message in messages:
             site = SITES[message.metadata.dst_node_id]
             message.metadata.__dict__["_message_id"] = site
@@ -64,6 +63,8 @@ class TimedGrid:
         return request not in self.not_fetched
 
     def connections(self) -> dict[int, str]:
+        if hasattr(self, "started") and time.monotonic() - self.started > 1.0:
+            self.connected |= self.connects_anew
         return {node: self.connected.get(site, "") for node, site in self.nodes.items() if not self.is_cut(site)}
 
     def forget(self, request: str) -> None:
@@ -147,6 +148,26 @@ def test_but_not_for_ever(tmp_path: Path) -> None:
     grid.cut = {"east": (0.0, 600.0)}
     merged, missing = collect(tmp_path, grid, Deadline(600.0, unreachable_seconds=1.0))
     assert (merged, missing) == (["north", "south", "west"], {"east": "unreachable"})
+
+
+def test_a_process_that_fetches_what_the_one_before_it_had_not_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before it was told of the round; the new one is told, and trains for long."""
+    monkeypatch.setattr("server.replies._LOST_SECONDS", 1.0)
+    grid = TimedGrid({"east": 5.0, "north": 0.0, "south": 0.0, "west": 0.0})
+    grid.connects_anew, grid.not_fetched = {"east": "later"}, {"east"}
+    delivered = grid.delivered
+    grid.delivered = lambda request: delivered(request) or time.monotonic() - grid.started > 2.0  # type: ignore[method-assign]
+    assert collect(tmp_path, grid, Deadline(120.0)) == (list(SITES), {})
+
+
+def test_one_that_is_never_told_of_it_is_not(tmp_path: Path) -> None:
+    """The one before it was told, and killed before it had all of the model."""
+    grid = TimedGrid({"east": None, "north": 0.0, "south": 0.0, "west": 0.0})
+    grid.connects_anew, grid.not_fetched = {"east": "later"}, {"east"}
+    merged, missing = collect(tmp_path, grid, Deadline(600.0, fetching_seconds=1.0))
+    assert (merged, missing) == (["north", "south", "west"], {"east": "request not fetched"})
 
 
 def test_a_request_that_nobody_fetches_is_given_up(tmp_path: Path) -> None:

@@ -145,6 +145,14 @@ def test_no_more_is_taken_than_an_honest_site_sends(tmp_path: Path) -> None:
     assert sum(map(len, contents.values())) > most
 
 
+def test_what_stays_in_memory_is_bounded_whatever_the_size_of_the_model(tmp_path: Path) -> None:
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    text = {f"text{n}": ConfigRecord({"key": bytes(7 * 2**20) + bytes([n])}) for n in range(6)}
+    identity, contents = objects(Message(RecordDict(text), dst_node_id=1, message_type="train"))
+    with pytest.raises(UploadRejectedError, match="beside the arrays"):
+        receive(tmp_path / "x.reply", identity, contents)
+
+
 class Link:
     """What a SuperLink says of its nodes and objects."""
 

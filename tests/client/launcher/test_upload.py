@@ -172,6 +172,7 @@ def test_half_a_reply_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     store = HandedOver(SimpleNamespace(get={"there": b"content", "gone": None}.get))
     slow = HandedOver(SimpleNamespace(get=lambda _: b"", delete=lambda _: "deleted"))
     monkeypatch.setattr(upload, "_HANDOVER_SECONDS", 0.2)
+    time.sleep(0.3)  # the ClientApp trains, and has nothing to hand over
     assert slow.get("coming") == b""
     assert slow.delete("coming") == "deleted"
     time.sleep(0.3)
