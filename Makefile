@@ -40,7 +40,8 @@ test: lint
 	$(BIN)/pytest -m "not long" -n $(TEST_PROCESSES)
 
 test-long: install nginx
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -m "long and not alone" -n $(TEST_PROCESSES) --durations=5
+	$(BIN)/pytest -m "long and alone" --durations=10
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.federation_parts import SITES, Parts, Tensors, assert_finished_as, needs_nginx, until
 from tests.integration.tcp_proxy import TcpProxy
 
-pytestmark = [pytest.mark.long, needs_nginx]
+pytestmark = [pytest.mark.long, pytest.mark.alone, needs_nginx]
 
 
 MODEL_BYTES = 1_800_000

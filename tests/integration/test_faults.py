@@ -20,7 +20,7 @@ import pytest
 
 from tests.integration.federation_parts import COMMANDS, SITES, Parts, Tensors, assert_finished_as, needs_nginx, until
 
-pytestmark = [pytest.mark.long, needs_nginx]
+pytestmark = [pytest.mark.long, pytest.mark.alone, needs_nginx]
 in_every_phase = pytest.mark.skipif(
     os.environ.get("MEDVLMOE_FAULTS") != "all", reason="MEDVLMOE_FAULTS=all kills in every phase"
 )

@@ -58,6 +58,7 @@ def assert_same_bits(tmp_path: Path, first: str, second: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_ray(tmp_path: Path, phantom_root: Path, environment: dict[str, str]) -> None:
     pytest.importorskip("ray", reason="extra `ray` is not installed")
     simulate(environment, *overrides(phantom_root, tmp_path, "plain"))
@@ -66,6 +67,7 @@ def test_ray(tmp_path: Path, phantom_root: Path, environment: dict[str, str]) ->
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_flwr_run(tmp_path: Path, phantom_root: Path, environment: dict[str, str]) -> None:
     pytest.importorskip("ray", reason="extra `ray` is not installed")
     simulate(environment, *overrides(phantom_root, tmp_path, "plain"))

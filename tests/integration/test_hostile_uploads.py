@@ -14,7 +14,7 @@ import pytest
 from medvlmoe.files import read_json, read_json_lines
 from simulation.local_federation import free_ports
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 APP = Path(__file__).parent / "hostile_app"
 

@@ -26,7 +26,7 @@ from simulation.local_federation import LocalFederation, free_ports
 from strategies.run_config import RunConfig
 from tests.integration.federation_parts import needs_nginx
 
-pytestmark = [pytest.mark.long, needs_nginx]
+pytestmark = [pytest.mark.long, pytest.mark.alone, needs_nginx]
 
 RUN = ["model=tiny", "training.precision=float32", "training.bootstrap_resamples=10", "federation.rounds=2",
        "~data.sites.chexpert", "~data.sites.mimic_cxr", "~data.sites.pathmnist"]  # fmt: skip

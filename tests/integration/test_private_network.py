@@ -18,7 +18,7 @@ from simulation.local_federation import LocalFederation
 from strategies.run_config import RunConfig
 from tests.integration.federation_parts import needs_nginx, until
 
-pytestmark = [pytest.mark.long, needs_nginx]
+pytestmark = [pytest.mark.long, pytest.mark.alone, needs_nginx]
 
 SITES = ("chestxray14", "retinamnist")
 RUN = ["model=tiny", "privacy=record", "privacy.target_epsilon=null", "privacy.noise_multiplier=2.0",

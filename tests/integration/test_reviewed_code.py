@@ -150,6 +150,7 @@ def guarded_site(lab: Lab) -> Iterator[None]:
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @needs_nginx
 def test_nothing_of_a_run_but_its_messages_reaches_a_hospital(lab: Lab, evil_app: Path, guarded_site: None) -> None:
     answers = lab.ask(evil_app)
@@ -173,6 +174,7 @@ def test_nothing_of_a_run_but_its_messages_reaches_a_hospital(lab: Lab, evil_app
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @needs_nginx
 def test_with_flowers_own_launcher_the_code_of_a_run_runs(lab: Lab, evil_app: Path) -> None:
     """The reason for ours: the bundle's code runs beside the data, and what its exception says goes to the server."""

@@ -11,6 +11,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "server_memory.py"
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_the_server_app_holds_no_more_than_two_and_a_half_models() -> None:
     """A real SuperLink, SuperNodes and a ServerApp, with its imports, for a model of 200 MB; two rounds."""
     command = [sys.executable, str(BENCHMARK), "--sites", "3"]
