@@ -1,4 +1,10 @@
-"""Which hospital is behind which Flower node. A hospital that reconnects may come back as another node."""
+"""Which hospital is behind which Flower node. A hospital that reconnects may come back as another node.
+
+A key that ``medvlmoe register`` registered bears the name of its hospital: a node with that key is that hospital and no
+other, whatever it says, and nobody else has the name. Where a key has no name (plain Flower registrations,
+simulations), the name is what the node says, and another node may take it over while the one that had it is not
+connected.
+"""
 
 import logging
 import time
@@ -9,6 +15,7 @@ from flwr.serverapp import Grid
 
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError, QuorumError
+from server.inbox import is_networked
 from strategies.config import FederationConfig
 from strategies.error_codes import words_of
 from strategies.messages import (
@@ -41,6 +48,7 @@ class Roster:
         self._federation = federation
         self._node_of: dict[str, int] = {}
         self._asked: set[int] = set()
+        self._registered: dict[int, str] = {}  # name that a node's key is registered with; also of those that left
         self.introductions: dict[str, SiteIntroduction] = {}
         self.refused: dict[int, str] = {}
         self._refused_at: dict[int, float] = {}
@@ -90,7 +98,7 @@ class Roster:
 
     def online(self) -> dict[str, int]:
         """Node of each hospital that is connected now, in the order of the names."""
-        there = set(self._grid.get_node_ids())
+        there = self._connected()
         return {name: node for name, node in self.nodes.items() if node in there}
 
     def await_quorum(self, quorum: int, label_space: LabelSpace) -> None:
@@ -114,8 +122,15 @@ class Roster:
         """Expected hospitals that never came."""
         return [name for name in self._federation.hospitals if name not in self._node_of]
 
+    def _connected(self) -> set[int]:
+        if not is_networked(self._grid):
+            return set(self._grid.get_node_ids())
+        nodes = list(self._grid.get_nodes())
+        self._registered |= {node.node_id: node.name for node in nodes if node.name}
+        return {node.node_id for node in nodes}
+
     def _new_nodes(self) -> list[int]:
-        return sorted(set(self._grid.get_node_ids()) - self._asked)
+        return sorted(self._connected() - self._asked)
 
     def _ask(self, nodes: Sequence[int], seconds: float) -> list[str]:
         """Ask nodes who they are; the names that are new or have moved to another node."""
@@ -145,6 +160,9 @@ class Roster:
             return []
         self.refused.pop(node, None)
         self._refused_at.pop(node, None)
+        evicted = self._node_of.get(introduction.name, node)
+        if evicted != node:
+            self._asked.discard(evicted)  # when it is back it is asked again: taken by the same rules, or refused
         self._node_of[introduction.name] = node
         self.introductions[introduction.name] = introduction
         return [introduction.name]
@@ -158,9 +176,20 @@ class Roster:
         except InvalidMessageError as fault:
             raise _NotTakenError(f"node {node}: {fault}") from fault
         name = introduction.name
+        connected = self._connected()
+        own = self._registered.get(node)
+        if own is not None and name != own:
+            raise _NotTakenError(
+                f"node {node}, whose key is registered as '{own}', calls itself '{name}'; "
+                f"its site.yaml must say 'name: {own}'"
+            )
+        if own is None and name in self._registered.values():
+            raise _NotTakenError(f"node {node} calls itself '{name}', a name that is registered with another key")
         if self._federation.hospitals and name not in self._federation.hospitals:
             raise _NotTakenError(f"'{name}' is not one of federation.hospitals")
-        if self._node_of.get(name) in set(self._grid.get_node_ids()):
+        holder = self._node_of.get(name, node)
+        # A holder that merely says so gives way to the one whose key has the name.
+        if holder != node and holder in connected and self._registered.get(holder) == own:
             why = "a node that died counts as connected for a minute"
             raise _NotTakenError(f"two sites call themselves '{name}'; give each its own name ({why})")
         return introduction

@@ -74,6 +74,7 @@ class RoundLoop:
         self.replies = Replies(self.outbox, inbox_of(grid, incoming, most_bytes), self.status)
         if is_networked(grid):
             strategy.new_store = lambda: TensorScratch(incoming)
+        self.not_sent: dict[str, str] = {}  # why, by site, the last request did not go to it
         self.privacy = PrivacyBook(config.privacy, strategy.privacy, model.exchanged, folder.path)
         self.state = self._restore()
         self.status.phase("starting", server_round=self.state.round)
@@ -106,8 +107,9 @@ class RoundLoop:
             try:
                 found[site] = read_evaluation_reply(reply.content, self.state.round)
             except InvalidMessageError as fault:
+                self.status.site(site, f"rejected: {fault}")
                 logger.warning("evaluation of site %s rejected: %s", site, fault)
-        for site, why in self.replies.missing.items():
+        for site, why in self._without_reply().items():
             logger.warning("site %s did not evaluate: %s", site, why)
         return found
 
@@ -123,6 +125,8 @@ class RoundLoop:
             self.strategy.start_round(self.model.exchanged)
             merged = self.strategy.merge_replies(server_round, self._replies_to(self._request(server_round)))
             record = self.strategy.record
+            for site, reason in record.rejected.items():
+                self.status.site(site, f"rejected: {reason}")
             if merged is not None:
                 self._finish_round(server_round, merged, time.monotonic() - started)
                 return
@@ -130,7 +134,7 @@ class RoundLoop:
                 "round %d, attempt %d: %d of %d sites, model unchanged", server_round, attempt + 1,
                 len(record.merged), quorum,
             )  # fmt: skip
-        absent = {**record.failed, **record.rejected, **record.refused, **self.replies.missing}
+        absent = {**record.failed, **record.rejected, **record.refused, **self._without_reply()}
         listed = "; ".join(f"{site}: {reason}" for site, reason in sorted(absent.items()))
         raise QuorumError(f"round {server_round} did not reach its quorum of {quorum} sites ({listed})")
 
@@ -208,8 +212,12 @@ class RoundLoop:
         lines |= {site: {"outcome": "rejected", "reason": reason} for site, reason in record.rejected.items()}
         lines |= {site: {"outcome": "failed", "reason": reason} for site, reason in record.failed.items()}
         lines |= {site: {"outcome": "refused by policy", "reason": why} for site, why in record.refused.items()}
-        lines |= {site: {"outcome": "no reply", "reason": why} for site, why in self.replies.missing.items()}
+        lines |= {site: {"outcome": "no reply", "reason": why} for site, why in self._without_reply().items()}
         return lines
+
+    def _without_reply(self) -> dict[str, str]:
+        """Why, by site, there is no reply to the last request."""
+        return {**self.not_sent, **self.replies.missing}
 
     def _replies_to(self, request: Any) -> Iterator[Message]:
         for _, reply in self._send("train", request):
@@ -227,8 +235,10 @@ class RoundLoop:
             self._fetching_seconds(),
         )
         online = self.roster.online()
-        for site in self.roster.nodes.keys() - online.keys():
-            self.status.site(site, "unreachable")
+        self.not_sent = dict.fromkeys(self.roster.absent(), "missing")
+        self.not_sent |= {site: "unreachable" for site in self.roster.nodes if site not in online}
+        for site, why in self.not_sent.items():
+            self.status.site(site, why)
         # Flower's own lifetime of a message is 12 hours, and a reply must come within that of its request.
         lifetime = federation.round_seconds + _LATER_SECONDS
         messages = {

@@ -15,9 +15,15 @@ _HEARTBEAT_SECONDS = 5.0
 class RunStatus:
     """Live state of a run, written when it changes and at least every few seconds while the server waits.
 
-    The states of a site: ``invited``, ``training`` (has its request), ``uploading``, ``uploaded``, ``merged``,
-    ``rejected: …`` (the reply broke the contract), ``failed: …`` (an error code), ``refused by policy``, ``late``,
-    ``unreachable``.
+    The states of a site:
+
+    - on its way: ``invited``, ``training`` (has its request), ``uploading``, ``uploaded``, ``merged``;
+    - not there: ``missing`` (expected, and never taken into the run), ``unreachable`` (not connected),
+      ``not reachable`` (the SuperLink did not take its request);
+    - given up: ``late``, ``request not fetched``, ``connected anew, without a reply``,
+      ``the reply was never uploaded whole``;
+    - answered in vain: ``rejected: …`` (the reply broke the contract), ``failed: … (code …)`` (an error code),
+      ``refused by policy: …``.
 
     Args:
         path: the file; its folder must exist.

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.superlink.grid.http_grid import HttpGrid
 
 from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import QuorumError
@@ -37,6 +39,17 @@ class VisibleNodes(InProcessGrid):
 
     def get_node_ids(self) -> list[int]:
         return [node for node in super().get_node_ids() if node - 1000 in self.visible]
+
+
+class RegisteredNodes(VisibleNodes, HttpGrid):
+    """As a SuperLink tells of them: each node with the name that its key was registered with (``None``: none)."""
+
+    def __init__(self, names: list[str | None], registered: list[str | None]) -> None:
+        super().__init__(names)
+        self.registered = registered
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(node_id=node, name=self.registered[node - 1000]) for node in self.get_node_ids()]
 
 
 class AsksUntil(list[str | None]):
@@ -123,6 +136,81 @@ def test_a_second_node_cannot_take_the_name_of_a_connected_hospital() -> None:
     roster.refresh(space)
     assert roster.nodes == {"east": 1000, "west": 1001}
     assert any("two sites call themselves 'east'" in reason for reason in roster.refused.values())
+
+
+def test_a_hospital_that_another_node_took_the_place_of_is_asked_again_when_it_is_back() -> None:
+    grid = VisibleNodes(["east", "west", None])
+    roster = Roster(grid, federation(hospitals=["east", "west"], quorum=2))
+    space = roster.gather()
+    grid.visible, grid.names[2] = {1, 2}, "east"
+    roster.refresh(space)
+    assert roster.nodes == {"east": 1002, "west": 1001}
+    grid.visible = {0, 1, 2}
+    roster.refresh(space)
+    assert "two sites call themselves 'east'" in roster.refused[1000]
+    grid.visible = {0, 1}
+    roster.refresh(space)
+    assert roster.nodes == {"east": 1000, "west": 1001}
+
+
+def test_a_registered_hospital_cannot_take_the_place_of_another_that_is_cut_off() -> None:
+    grid = RegisteredNodes(["east", "west", None], ["east", "west", "north"])
+    roster = Roster(grid, federation(hospitals=["east", "north", "west"], quorum=2))
+    space = roster.gather()
+    grid.visible, grid.names[2] = {1, 2}, "east"
+    roster.refresh(space)
+    assert roster.nodes == {"east": 1000, "west": 1001}
+    assert roster.online() == {"west": 1001}
+    assert list(roster.refused) == [1002]
+    assert "registered as 'north', calls itself 'east'" in roster.refused[1002]
+    assert "name: north" in roster.refused[1002]
+    grid.visible = {0, 1, 2}
+    roster.refresh(space)
+    assert roster.online() == {"east": 1000, "west": 1001}
+    grid.names[2] = "north"  # mended, it is taken
+    roster.refresh(space)
+    assert roster.nodes == {"east": 1000, "north": 1002, "west": 1001}
+
+
+def test_a_key_without_a_name_cannot_take_one_that_is_registered() -> None:
+    grid = RegisteredNodes(["east", "west", "east"], ["east", "west", None])
+    grid.visible = {0, 1}
+    roster = Roster(grid, federation())
+    space = roster.gather()
+    grid.visible = {1, 2}
+    roster.refresh(space)
+    assert roster.nodes == {"east": 1000, "west": 1001}
+    assert "'east', a name that is registered with another key" in roster.refused[1002]
+
+
+def test_whose_key_has_the_name_gets_it_from_a_node_that_merely_says_so() -> None:
+    grid = RegisteredNodes(["east", "west", "east"], [None, "west", "east"])
+    grid.visible = {0, 1}
+    roster = Roster(grid, federation())
+    space = roster.gather()
+    assert roster.nodes["east"] == 1000
+    grid.visible = {0, 1, 2}
+    roster.refresh(space)
+    assert roster.nodes == {"east": 1002, "west": 1001}
+    roster.refresh(space)
+    assert roster.nodes == {"east": 1002, "west": 1001} and list(roster.refused) == [1000]
+
+
+def test_keys_registered_without_names_are_taken_at_their_word() -> None:
+    grid = RegisteredNodes(["west", "east"], [None, None])
+    roster = Roster(grid, federation())
+    roster.gather()
+    assert roster.nodes == {"east": 1001, "west": 1000}
+
+
+def test_a_new_key_of_a_hospital_takes_its_place_once_the_old_one_has_left() -> None:
+    grid = RegisteredNodes(["east", "west", "east"], ["east", "west", "east"])
+    roster = Roster(grid, federation(sites=2))
+    space = roster.gather()
+    assert roster.nodes == {"east": 1000, "west": 1001} and list(roster.refused) == [1002]
+    grid.visible = {1, 2}
+    roster.refresh(space)
+    assert roster.nodes == {"east": 1002, "west": 1001}
 
 
 @pytest.mark.parametrize(("space", "taken"), [(FUNDUS, True), (CHEST, False)])

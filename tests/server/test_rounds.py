@@ -12,9 +12,10 @@ from flwr.clientapp import ClientApp
 from medvlmoe.configuration import compose
 from medvlmoe.data import LabelSpace
 from medvlmoe.errors import QuorumError
-from medvlmoe.files import load_tensors, read_json_lines
+from medvlmoe.files import load_tensors, read_json, read_json_lines
 from medvlmoe.model import build_model
 from server.app import run_federation
+from server.status import RunStatus
 from simulation import InProcessGrid
 from strategies.messages import (
     SiteIntroduction,
@@ -239,3 +240,75 @@ def test_a_request_lives_longer_than_its_round(tmp_path: Path) -> None:
 
     federate(tmp_path, note, "federation.rounds=1", "federation.round_seconds=100000")
     assert len(lifetimes) == 3 and min(lifetimes) > 100_000
+
+
+class Leaving(InProcessGrid):
+    """Hospitals whose line is cut from the moment that they are named in ``gone``."""
+
+    def __init__(self, fault: Fault = lambda *_: None) -> None:
+        super().__init__(hospital(fault), node_count=3)
+        self.gone: set[str] = set()
+
+    def get_node_ids(self) -> list[int]:
+        return [node for node, name in zip(super().get_node_ids(), NAMES, strict=True) if name not in self.gone]
+
+
+def leaving(output: Path, fault: Callable[[Leaving], Fault], *overrides: str) -> None:
+    grid: Leaving = Leaving(lambda site, server_round, message: fault(grid)(site, server_round, message))
+    run_federation(grid, compose(RunConfig, ["model=tiny", f"output.root={output}", "output.name=run", *overrides]))
+
+
+def test_without_quorum_those_that_were_not_there_are_named_too(tmp_path: Path) -> None:
+    def fault(grid: Leaving) -> Fault:
+        def spoil(site: str, server_round: int, message: Message) -> Message | None:
+            if site == "west" and server_round == 1:
+                grid.gone = {"north"}  # before the second round
+            return error(message) if site == "west" and server_round == 2 else None
+
+        return spoil
+
+    expected = r"round 2 .* 2 sites \(east: missing; north: unreachable; west: error code 102\)"
+    with pytest.raises(QuorumError, match=expected):
+        leaving(tmp_path, fault, "federation.hospitals=[east,north,south,west]", "federation.rounds=2",
+                "federation.quorum=2", "federation.retries=0", "federation.connect_seconds=1")  # fmt: skip
+    sites = json.loads((tmp_path / "run" / "status.json").read_text())["sites"]
+    assert sites["north"]["state"] == "unreachable" and sites["east"]["state"] == "missing"
+
+
+def test_the_line_of_a_round_names_those_that_were_not_there(tmp_path: Path) -> None:
+    def fault(grid: Leaving) -> Fault:
+        def spoil(site: str, server_round: int, message: Message) -> Message | None:
+            grid.gone = {"north"} if site == "west" and server_round == 1 else grid.gone
+            return None
+
+        return spoil
+
+    leaving(tmp_path, fault, "federation.hospitals=[east,north,south,west]", "federation.rounds=2",
+            "federation.quorum=2", "federation.connect_seconds=1")  # fmt: skip
+    first, second = rounds(tmp_path)
+    assert first["sites"]["north"]["outcome"] == "merged"
+    assert second["sites"]["north"] == {"outcome": "no reply", "reason": "unreachable"}
+    assert [line["sites"]["east"] for line in (first, second)] == [{"outcome": "no reply", "reason": "missing"}] * 2
+    assert second["sites"]["south"]["outcome"] == "merged"
+
+
+@pytest.mark.parametrize("kind", ["late", "nan", "large", "negative"])
+def test_a_rejected_reply_shows_in_the_status(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: dict[str, str] = {}
+
+    def merged(status: RunStatus, site: str, server_round: int) -> None:
+        states.update({name: told["state"] for name, told in read_json(tmp_path / "run/status.json")["sites"].items()})
+
+    monkeypatch.setattr(RunStatus, "merged", merged)
+    federate(tmp_path, hostile(kind), "federation.rounds=1", "federation.quorum=2")
+    reason = rounds(tmp_path)[0]["sites"]["west"]["reason"]
+    assert states == {"north": "uploaded", "south": "uploaded", "west": f"rejected: {reason}"}
+
+
+def test_an_evaluation_that_is_no_answer_shows_in_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = build_evaluation_reply
+    monkeypatch.setitem(globals(), "build_evaluation_reply", lambda number, metrics: build(number + 1, metrics))
+    with pytest.raises(QuorumError, match="no site could evaluate"):
+        federate(tmp_path, lambda *_: None, "federation.rounds=1", "federation.select=last")
+    sites = json.loads((tmp_path / "run" / "status.json").read_text())["sites"]
+    assert {told["state"] for told in sites.values()} == {"rejected: answers another round than 1"}
