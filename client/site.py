@@ -170,9 +170,13 @@ def _keep_scores_or_say_so(site: SiteConfig, trainer: Trainer, dataset: SiteData
 def _facts(
     site: SiteConfig, request: RoundConfig, text_numbers: dict[str, float], dataset: SiteDataset
 ) -> dict[str, Metric]:
-    """Facts about the data that may leave; under record-level privacy the stamps alone: the audit is of the records."""
+    """Facts about the data that may leave.
+
+    Under record-level privacy the stamps alone: the audit's numbers are of all records, those of the training part too,
+    and have no noise. ``privacy.release_evaluation`` is of the other parts. In a simulation nothing leaves.
+    """
     facts = data_facts(site, text_numbers, dataset.left_out)
-    if not evaluation_may_leave(site, request.privacy):
+    if request.privacy.covers_records and not site.simulated:
         facts = {name: value for name, value in facts.items() if name in stamps.to_numbers(stamps.MEANINGS)}
     return released_metrics(site.policy, facts, dataset)
 

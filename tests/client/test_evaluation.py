@@ -83,3 +83,19 @@ def test_where_metrics_may_leave_a_failure_is_an_error(ask: Asked, privacy: Priv
     assert "test/auc" in ask(privacy)
     with pytest.raises(ConfigError, match="not finite"):
         ask(privacy, overflows=True)
+
+
+@pytest.mark.parametrize(("privacy", "simulated", "may"), [
+    (PrivacyConfig(), False, True),
+    (PRIVATE, False, False),
+    (RELEASED, False, False),
+    (PRIVATE, True, True),
+])  # fmt: skip
+def test_numbers_of_the_leak_audit_have_no_noise(
+    site: SiteConfig, ask: Asked, privacy: PrivacyConfig, simulated: bool, may: bool
+) -> None:
+    """They are of all patients, so ``release_evaluation``, which is of validation and test, does not cover them."""
+    site.simulated = simulated
+    told = ask(privacy)
+    assert any(name.startswith("text_only/") for name in told) == may
+    assert told["stamp/PHANTOM"] == 1.0 and ("test/auc" in told) == (privacy is not PRIVATE or simulated)
