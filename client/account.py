@@ -80,6 +80,15 @@ class PrivacyBudget:
             if line.state == RELEASED
         )
 
+    def released_before(self, run: str, server_round: int) -> list[Mechanism]:
+        """What a run has released in earlier rounds, without exact repetitions of a round's release."""
+        distinct = {
+            (line.round, charged(line.released, line.unit)): line.released
+            for line in self._lines()
+            if line.state == RELEASED and line.run == run and line.round < server_round
+        }
+        return [mechanism for released in distinct.values() for mechanism in released]
+
     def releases_again(self, run: str, server_round: int) -> int:
         """Releases of a run beyond one a round, if this round is released now."""
         rounds = [line.round for line in self._lines() if line.state == RELEASED and line.run == run] + [server_round]

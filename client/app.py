@@ -19,6 +19,7 @@ from client.policy import PolicyRefusalError, SitePolicy
 from client.policy.code import check_code
 from client.receipts import ReceiptChain
 from client.receipts.receipt import describe
+from client.site_log import log_at_site
 from medvlmoe.configuration import compose
 from medvlmoe.data.config import DatasetConfig
 from medvlmoe.errors import CheckpointError, ConfigError, DataError, LeakError, LocalProcessError
@@ -80,7 +81,7 @@ def build_app(
                 _write_receipt(site, context, given)
             return Message(given.content, reply_to=message)
         except Exception as error:
-            _log_at_site(site, f"{message.metadata.message_type} failed\n{traceback.format_exc()}")
+            log_at_site(site, f"{message.metadata.message_type} failed\n{traceback.format_exc()}")
             on_error(error)
             reply = _error_reply(message, error)
             if not site.simulated:
@@ -177,18 +178,7 @@ def _try_to_write_error_receipt(site: SiteConfig, context: Context, code: int) -
     try:
         ReceiptChain(site.receipts_file).append(entry)
     except CheckpointError as error:
-        _log_at_site(site, f"no receipt of error code {code}: {error}\n")
-
-
-def _log_at_site(site: SiteConfig, text: str) -> None:
-    logger.debug("%s", text)
-    try:
-        log = Path(site.folder).with_suffix(".log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError:
-        logger.error("the site's log in %s cannot be written", site.folder)
+        log_at_site(site, f"no receipt of error code {code}: {error}\n")
 
 
 app = build_app(site_from_context)

@@ -28,6 +28,7 @@ from medvlmoe.training.private_steps import (
     PrivateSteps,
     SamplingPlan,
     counts_mechanisms,
+    noise_of_the_rest,
     planned_noise,
     step_mechanism,
 )
@@ -65,7 +66,8 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
     Raises:
         PolicyRefusalError: it would exceed the site's ``policy.max_epsilon``, hides less than ``policy.privacy_unit``,
             or something else than what was spent before; or the account is not that of what has left by the receipts.
-        ConfigError: ``delta`` is too large for so few units, or no noise reaches the target.
+        ConfigError: ``delta`` is too large for so few units, or no noise reaches the target after what the run has
+            released.
         InvalidMessageError: the experts' loads are no shares.
     """
     policy, count = site.policy, len(units)
@@ -78,6 +80,9 @@ def open_round(site: SiteConfig, request: RoundConfig, units: PrivacyUnits) -> R
         )
     plan = SamplingPlan.of(count, request.training.batch_size)
     noise = planned_noise(config, plan, request.rounds * request.local_epochs, request.rounds)
+    left = max(1, request.rounds - request.round + 1)
+    released_before = budget_of(site).released_before(request.run, request.round)
+    noise = noise_of_the_rest(config, plan, left * request.local_epochs, left, noise, released_before)
     released = [step_mechanism(noise, plan, request.local_epochs), *counts_mechanisms(config, 1)]
     # The run's seed is the server's, who could subtract noise made from it: only a simulation may repeat its noise.
     repeatable = site.simulated and config.repeatable_noise

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import math
 import time
+import traceback
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from client.privacy import (
     plain_counts,
 )
 from client.resident import SPLITS, own_label_space, resident_dataset, resident_model
+from client.site_log import log_at_site
 from client.state import RoundTensors
 from medvlmoe import stamps
 from medvlmoe.data import SiteDataset
@@ -32,7 +34,7 @@ from medvlmoe.privacy.units import PrivacyUnits
 from medvlmoe.training import Trainer
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.evaluation import Evaluation
-from medvlmoe.training.predictions import save_predictions
+from medvlmoe.training.predictions import Predictions, save_predictions
 from strategies.exchange import exchanged_tensors, load_exchanged
 from strategies.messages import Metric, RoundConfig, SiteIntroduction, SiteUpdate
 
@@ -139,25 +141,42 @@ def evaluate(site: SiteConfig, request: RoundConfig, tensors: Mapping[str, torch
             raise ValueError("a split that does not exist")
         dataset = resident_dataset(site, split, request.label_space, request.model)
         kept_here = site.predictions is not None and split == "test"
-        if not kept_here and not evaluation_may_leave(site, request.privacy):
-            metrics |= _facts(site, request, text_numbers, dataset)
-            continue
-        predictions = trainer.score(dataset)
-        if kept_here:
-            save_predictions(Path(str(site.predictions)) / f"{site.name}.safetensors", predictions)
         if evaluation_may_leave(site, request.privacy):
+            predictions = _scores(site, trainer, dataset, keep=kept_here)
             found = trainer.judge(predictions, intervals=request.intervals, min_patients=site.policy.min_cell)
             metrics |= released_metrics(site.policy, _metrics(found, f"{split}/"), dataset)
+        elif kept_here:
+            _keep_scores_or_say_so(site, trainer, dataset)
         metrics |= _facts(site, request, text_numbers, dataset)
     return metrics
+
+
+def _scores(site: SiteConfig, trainer: Trainer, dataset: SiteDataset, *, keep: bool) -> Predictions:
+    predictions = trainer.score(dataset)
+    if keep:
+        save_predictions(Path(str(site.predictions)) / f"{site.name}.safetensors", predictions)
+    return predictions
+
+
+def _keep_scores_or_say_so(site: SiteConfig, trainer: Trainer, dataset: SiteDataset) -> None:
+    """Scores that only the site sees. Whether they can be made is told by the records: no code of it may leave."""
+    try:
+        _scores(site, trainer, dataset, keep=True)
+    except Exception:
+        logger.error("site %s: no predictions were kept; the site's log says why", site.name)
+        log_at_site(site, f"predictions of the test split failed; the server is not told\n{traceback.format_exc()}")
 
 
 def _facts(
     site: SiteConfig, request: RoundConfig, text_numbers: dict[str, float], dataset: SiteDataset
 ) -> dict[str, Metric]:
-    """Facts about the data that may leave; under record-level privacy the stamps alone: the audit is of the records."""
+    """Facts about the data that may leave.
+
+    Under record-level privacy the stamps alone: the audit's numbers are of all records, those of the training part too,
+    and have no noise. ``privacy.release_evaluation`` is of the other parts. In a simulation nothing leaves.
+    """
     facts = data_facts(site, text_numbers, dataset.left_out)
-    if not evaluation_may_leave(site, request.privacy):
+    if request.privacy.covers_records and not site.simulated:
         facts = {name: value for name, value in facts.items() if name in stamps.to_numbers(stamps.MEANINGS)}
     return released_metrics(site.policy, facts, dataset)
 

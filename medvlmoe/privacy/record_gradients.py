@@ -109,16 +109,19 @@ class RecordGradients(TorchFunctionMode):
                 raise ConfigError(f"privacy: the gradient of {name} cannot be told by record")
 
     def squared_norms(self) -> Tensor:
-        """Squared L2 norm of each record's gradient over all parameters, shape (B,)."""
+        """Squared L2 norm of each record's gradient over all parameters, shape (B,).
+
+        Never below the true one, but for the rounding of a sum of squares; see :class:`_GramNorms`.
+        """
         any_parameter = next(iter(self._names))
-        total_B = torch.zeros(self._records, device=any_parameter.device, dtype=any_parameter.dtype)
+        total_B = torch.zeros(self._records, device=any_parameter.device, dtype=torch.float64)
         for parameter, parts in self._parts.items():
             for part in self._joined(parameter, parts):
-                squares_U = part.squared_norms()
+                squares_U = part.squared_norms().double()
                 total_B = total_B + squares_U if part.records_U is None else total_B.index_add(
                     0, part.records_U, squares_U
                 )  # fmt: skip
-        return total_B
+        return total_B.to(any_parameter.dtype)
 
     def weighted_sum(self, factor_B: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Name and sum over the records of ``factor`` times the gradient, of each parameter that has one."""
@@ -334,6 +337,41 @@ class _Direct:
         return self
 
 
+@dataclass(frozen=True)
+class _GramNorms:
+    """Squared norms from inner products: the sum over positions s, t of <a_s, a_t> <o_s, o_t>, which has both signs.
+
+    Whoever chooses the weights can make its terms cancel to any degree (equal inputs, opposite gradients). In single
+    precision what is left is then rounding, a norm of 0 for a gradient of any size, and the record is not clipped. So
+    the products are made in double precision, and their greatest error is added: that can only clip more.
+
+    With S = sum_t |a_t| |o_t|, no inner product of n numbers is off by more than about n u |a_s| |a_t| in whatever
+    order it is added (Higham 2002, section 3.1; u = eps / 2), the sum over one axis by T u of its terms, and all
+    moduli add up to at most S^2: together (I + O + 2 T + a few) u S^2. Twice that is added: with 1,000 channels and
+    S ten times the norm, 1e-10 of the squared norm.
+
+    Attributes:
+        squares_U: at least the squared norms.
+        cancels: a record has S beyond ``_MOST_CANCELLED`` of its norm, so that the weighted sum has to be made in
+            double precision too: its own rounding is a part of S, not of the norm.
+    """
+
+    squares_U: Tensor
+    cancels: bool
+
+    @classmethod
+    def of(cls, inner_UTT: Tensor, outer_UTT: Tensor, terms: int) -> "_GramNorms":
+        """From the inner products of inputs and outputs in double precision; ``terms`` is I + O."""
+        sizes_U = (inner_UTT.diagonal(dim1=1, dim2=2) * outer_UTT.diagonal(dim1=1, dim2=2)).sqrt().sum(1)
+        error = (terms + 2 * inner_UTT.shape[1] + 16) * torch.finfo(torch.float64).eps
+        squares_U = (inner_UTT * outer_UTT).sum(2).sum(1).clamp(min=0.0) + error * sizes_U.square()
+        return cls(squares_U, bool((sizes_U > _MOST_CANCELLED * squares_U.sqrt()).any()))
+
+
+# Rounding to single precision is 6e-8 of S, so at most some 2e-6 of the norm up to here.
+_MOST_CANCELLED = 32.0
+
+
 @dataclass
 class _Linear:
     """The gradient of a linear map's weight as factors: the sum over positions t of output_t input_t^T.
@@ -344,6 +382,7 @@ class _Linear:
     records_U: Tensor | None
     input_UTI: Tensor
     output_UTO: Tensor
+    cancels: bool = True  # until the norms say otherwise
 
     @property
     def is_larger_than_gradient(self) -> bool:
@@ -351,13 +390,15 @@ class _Linear:
         return not _gram_is_cheaper(positions, inputs, self.output_UTO.shape[2])
 
     def squared_norms(self) -> Tensor:
-        inner_UTT = self.input_UTI @ self.input_UTI.mT
-        outer_UTT = self.output_UTO @ self.output_UTO.mT
-        return (inner_UTT * outer_UTT).sum((1, 2)).clamp(min=0.0)
+        inner_UTT, outer_UTT = _inner_products(self.input_UTI), _inner_products(self.output_UTO)
+        norms = _GramNorms.of(inner_UTT, outer_UTT, self.input_UTI.shape[2] + self.output_UTO.shape[2])
+        self.cancels = norms.cancels
+        return norms.squares_U
 
     def weighted_sum(self, factor_U: Tensor) -> Tensor:
-        weighted_UTO = self.output_UTO * factor_U[:, None, None]
-        return weighted_UTO.flatten(0, 1).T @ self.input_UTI.flatten(0, 1)
+        input_UTI, output_UTO, factor_U = _in_double(self.cancels, self.input_UTI, self.output_UTO, factor_U)
+        weighted_UTO = output_UTO * factor_U[:, None, None]
+        return weighted_UTO.flatten(0, 1).T @ input_UTI.flatten(0, 1)
 
     def by_record(self, parameter: nn.Parameter) -> Tensor:
         return (self.output_UTO.mT @ self.input_UTI).view(-1, *parameter.shape)
@@ -377,15 +418,18 @@ class _Lookup:
     index_UT: Tensor
     output_UTO: Tensor
     shape: tuple[int, ...]
+    cancels: bool = True  # until the norms say otherwise
     is_larger_than_gradient = False
 
     def squared_norms(self) -> Tensor:
-        equal_UTT = self.index_UT.unsqueeze(2) == self.index_UT.unsqueeze(1)
-        outer_UTT = self.output_UTO @ self.output_UTO.mT
-        return (outer_UTT * equal_UTT).sum((1, 2)).clamp(min=0.0)
+        equal_UTT = (self.index_UT.unsqueeze(2) == self.index_UT.unsqueeze(1)).double()
+        norms = _GramNorms.of(equal_UTT, _inner_products(self.output_UTO), self.output_UTO.shape[2])
+        self.cancels = norms.cancels
+        return norms.squares_U
 
     def weighted_sum(self, factor_U: Tensor) -> Tensor:
-        weighted_UTO = self.output_UTO * factor_U[:, None, None]
+        output_UTO, factor_U = _in_double(self.cancels, self.output_UTO, factor_U)
+        weighted_UTO = output_UTO * factor_U[:, None, None]
         return weighted_UTO.new_zeros(self.shape).index_add(0, self.index_UT.flatten(), weighted_UTO.flatten(0, 1))
 
     def by_record(self, parameter: nn.Parameter) -> Tensor:
@@ -410,6 +454,16 @@ _RULES: Mapping[Any, Callable[..., Tensor]] = {
     functional.conv3d: RecordGradients._convolution,
     torch.Tensor.repeat: RecordGradients._repeat,
 }
+
+
+def _inner_products(rows_UTX: Tensor) -> Tensor:
+    """Of a record's positions with one another, in double precision, shape (U, T, T)."""
+    rows_UTX = rows_UTX.double()
+    return rows_UTX @ rows_UTX.mT
+
+
+def _in_double(wanted: bool, *tensors: Tensor) -> list[Tensor]:
+    return [tensor.double() if wanted else tensor for tensor in tensors]
 
 
 def _gram_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:

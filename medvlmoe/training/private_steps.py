@@ -7,7 +7,9 @@ they are given out by place in the batch and by row. Known ones would change wit
 and the others' gradients with them; secret ones are as probable for one place as for another.
 """
 
+import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +20,7 @@ from medvlmoe.data.labels import LabelSpace
 from medvlmoe.errors import ConfigError
 from medvlmoe.model.moe import SparseMoE
 from medvlmoe.parallel.rank import Rank
+from medvlmoe.privacy.accountant import Accountant
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from medvlmoe.privacy.noise import noise_for
@@ -27,6 +30,12 @@ from medvlmoe.training.batches import ordered_batches
 from medvlmoe.training.config import TrainingConfig
 from medvlmoe.training.losses import record_losses
 from medvlmoe.training.optimizer import trainable_parameters
+
+logger = logging.getLogger(__name__)
+
+# A finished run always has a rest of its target left, below the precision of its noise. Rounds that spend it learn
+# nothing (a step with 4 times the noise tells a sixteenth) and spoil what the earlier ones have learned.
+_MOST_NOISE_OF_THE_REST = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +103,49 @@ def planned_noise(config: PrivacyConfig, plan: SamplingPlan, epochs: int, rounds
         already_spent=counts_mechanisms(config, rounds),
         kind=config.accountant,
     )
+
+
+def noise_of_the_rest(
+    config: PrivacyConfig, plan: SamplingPlan, epochs: int, rounds: int, noise: float, released: Sequence[Mechanism]
+) -> float:
+    """The noise multiplier of a run's remaining steps, so that the whole run costs no more than the target.
+
+    It is the planned one where that fits, as it does in a run that goes as planned. A run that is resumed with more
+    rounds has released its first ones with the lower noise of a shorter plan: the others then get more.
+
+    Args:
+        config: the choices.
+        plan: of the hospital's training set.
+        epochs: that remain.
+        rounds: that remain, for noised counts.
+        noise: planned for the whole run, see :func:`planned_noise`.
+        released: by the run so far.
+
+    Raises:
+        ConfigError: what was released has cost the target, or so much of it that the rest would be noise.
+    """
+    if config.noise_multiplier is not None or not released:
+        return noise
+    assert config.target_epsilon is not None
+    before = Accountant(config.accountant, [*released, *counts_mechanisms(config, rounds)])
+    if before.epsilon_after([step_mechanism(noise, plan, epochs)], config.delta) <= config.target_epsilon:
+        return noise
+    spent = Accountant(config.accountant, released).epsilon(config.delta)
+    why = (
+        f"privacy.target_epsilon={config.target_epsilon:g}: the run's earlier rounds have cost epsilon {spent:.3f} at "
+        f"delta {config.delta:g}, released with the noise of another plan (fewer rounds, or other data)"
+    )
+    mend = "use a larger target, or as many rounds as were planned first"
+    if before.epsilon(config.delta) >= config.target_epsilon:
+        raise ConfigError(f"{why}; that leaves nothing for more rounds: {mend}")
+    more = noise_for(
+        config.target_epsilon, config.delta, sampling_rate=plan.rate, steps=epochs * plan.steps,
+        already_spent=before.spent, kind=config.accountant,
+    )  # fmt: skip
+    if more > _MOST_NOISE_OF_THE_REST * noise:
+        raise ConfigError(f"{why}; the others would need noise {more:.3g} where {noise:.3g} was planned: {mend}")
+    logger.warning("%s; the others get noise %.3f where %.3f was planned", why, more, noise)
+    return more
 
 
 def step_mechanism(noise_multiplier: float, plan: SamplingPlan, epochs: int) -> Mechanism:

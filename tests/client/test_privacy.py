@@ -20,6 +20,7 @@ from medvlmoe.privacy.accountant import Accountant
 from medvlmoe.privacy.config import PrivacyConfig
 from medvlmoe.privacy.mechanism import Mechanism
 from medvlmoe.privacy.units import PATIENT, PrivacyUnits
+from medvlmoe.training.private_steps import SamplingPlan, planned_noise
 from strategies import error_codes
 from strategies.messages import RoundConfig
 
@@ -87,6 +88,51 @@ def test_the_target_is_for_the_whole_run(site_of, request_of) -> None:
     for server_round in range(1, request.rounds + 1):
         opened = release(site, replace(request, round=server_round))
     assert 2.95 < opened.cost.epsilon <= 3.0
+
+
+TARGETS = [
+    PrivacyConfig(mode="record", target_epsilon=8.0),
+    PrivacyConfig(mode="record", target_epsilon=3.0, counts_noise=10.0),
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_run_that_goes_as_planned_has_one_noise(site_of, request_of, target: PrivacyConfig) -> None:
+    """To the last bit; also after a round that was released twice, which the plan does not know."""
+    site, request = site_of(), request_of(privacy=target).config
+    planned = planned_noise(target, SamplingPlan.of(640, 32), request.rounds, request.rounds)
+    for server_round in (1, 2, 2, 3, 4, 5):
+        opened = release(site, replace(request, round=server_round))
+        assert opened.steps.noise_multiplier == planned
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_run_resumed_with_more_rounds_keeps_its_target(site_of, request_of, target: PrivacyConfig) -> None:
+    site, request = site_of(), request_of(privacy=target).config
+    for server_round in range(1, 5):
+        opened = release(site, replace(request, round=server_round))
+    first = opened.steps.noise_multiplier
+    noises = []
+    for server_round in range(5, 11):
+        opened = release(site, replace(request, round=server_round, rounds=10))
+        noises.append(opened.steps.noise_multiplier)
+    assert 0.95 * target.target_epsilon < opened.cost.epsilon <= target.target_epsilon
+    assert min(noises) > planned_noise(target, SamplingPlan.of(640, 32), 10, 10) > first
+    assert max(noises) < 1.01 * min(noises)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_finished_run_has_no_target_left_for_more_rounds(site_of, request_of, target: PrivacyConfig) -> None:
+    site, request = site_of(), request_of(privacy=target).config
+    for server_round in range(1, 6):
+        opened = release(site, replace(request, round=server_round))
+    with pytest.raises(ConfigError, match=r"earlier rounds have cost epsilon .*use a larger target"):
+        open_round(site, replace(request, round=6, rounds=10), RECORDS)
+    larger = replace(target, target_epsilon=2 * target.target_epsilon)
+    more = open_round(site, replace(request, round=6, rounds=10, privacy=larger), RECORDS)
+    assert more.cost.epsilon <= larger.target_epsilon
+    another = open_round(site, replace(request, run="another", rounds=10), RECORDS)  # what it spends is its own
+    assert another.cost.epsilon > target.target_epsilon and another.cost.epsilon_before == opened.cost.epsilon
 
 
 def test_a_torn_line_is_not_counted_and_a_damaged_one_stops(site_of, request_of) -> None:

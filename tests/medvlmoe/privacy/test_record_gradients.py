@@ -113,6 +113,79 @@ def test_shared_matrices_are_one_gradient_a_record() -> None:
         assert torch.allclose(watched(model, batch, flat=flat).squared_norms(), squares_B, rtol=1e-4)
 
 
+def largest_addition(found: RecordGradients, records: int) -> float:
+    """L2 norm of the most that one record adds to the sum that gradients clipped to 1 make."""
+    factor_B = 1.0 / found.squared_norms().sqrt().clamp(min=1.0)
+    return max(
+        sum(float(total.double().square().sum()) for _, total in found.weighted_sum(factor_B * alone_B)) ** 0.5
+        for alone_B in torch.eye(records)
+    )
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize(("shift", "queries"), [(1e5, 1e6), (1e5, 1e7), (1e5, 1e8)])
+def test_weights_made_to_cancel_inner_products_let_no_record_through(flat: bool, shift: float, queries: float) -> None:
+    """Attention whose keys differ by little from a large common value: their gradients add up to 0 over positions.
+
+    In single precision the norms of such a gradient come out as rounding; records were added up to 371 times too large.
+    """
+    model = tiny_model("test_resnet", text={"hidden_size": 64, "feed_forward_size": 64})
+    layer = model.text.model.layers[1]
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        layer.self_attn_layer_norm.bias.fill_(shift)
+        for part, scale in ((layer.self_attn.k_proj, 0.3 / queries), (layer.self_attn.v_proj, 1.0)):
+            weight = torch.randn(64, 64, generator=generator)
+            part.weight.copy_((weight - weight.mean(1, keepdim=True)) / 8 * scale)  # blind to what all inputs share
+            part.bias.zero_()
+        layer.self_attn.q_proj.weight.zero_()
+        layer.self_attn.q_proj.bias.copy_(queries * torch.randn(64, generator=generator))
+    batch = make_batch(model, ROWS)
+    tokens = torch.randint(4, 260, (ROWS, 12), generator=generator)
+    batch = replace(
+        batch, input_ids_BL=tokens, attention_mask_BL=torch.ones_like(tokens), labels_BY=torch.ones(ROWS, len(SPACE))
+    )
+    assert 0.9 < largest_addition(watched(model, batch, flat=flat), ROWS) <= 1 + 1e-6
+
+
+class Cancelling(nn.Module):
+    """Positions in pairs with all but equal inputs and all but opposite gradients."""
+
+    def __init__(self, kind: str, size: float) -> None:
+        super().__init__()
+        self.linear, self.embedding = nn.Linear(32, 32, bias=False), nn.Embedding(50, 32)
+        (self.linear if kind == "embedding" else self.embedding).requires_grad_(False)
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.tensor([1.0, -1.0])[:, None]
+        self.inputs = size * torch.ones(3, 2, 32) + torch.randn(3, 2, 32, generator=generator)
+        self.outputs = size * signs * torch.randn(3, 1, 32, generator=generator)
+        self.outputs += torch.randn(3, 2, 32, generator=generator)
+        self.kind = kind
+
+    def forward(self) -> Tensor:
+        taken = self.linear(self.inputs) if self.kind == "linear" else self.embedding(torch.tensor([[7, 7]] * 3))
+        return (taken * self.outputs).sum()
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("kind", ["linear", "embedding"])
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+def test_no_degree_of_cancelling_adds_more_than_the_bound(kind: str, size: float, flat: bool) -> None:
+    """The norm is the true one until there are more digits to lose than double precision has, and above it then."""
+    model = Cancelling(kind, size)
+    with RecordGradients(model, 3, flat=flat) as found:
+        model().backward()
+    found.finish()
+    outputs, inputs = model.outputs.double(), model.inputs.double()
+    true = outputs.sum(1) if kind == "embedding" else (outputs.mT @ inputs).flatten(1)
+    norms_B = found.squared_norms().sqrt()
+    if not flat:  # that norm is of the gradient as it was made, which is the one that is added
+        assert (norms_B >= true.norm(dim=1) * (1 - 1e-6)).all()
+    if size <= 1e3:
+        assert torch.allclose(norms_B, true.norm(dim=1).float(), rtol=1e-3)
+    assert 0.9 < largest_addition(found, 3) <= 1 + 1e-6
+
+
 @pytest.mark.parametrize("rows", [1, 2, 12])
 def test_any_number_of_records(rows: int) -> None:
     """12 is also the number of text positions: an axis of that length must not be taken for the records."""
