@@ -227,12 +227,12 @@ class RoundLoop:
     def _send(self, kind: str, request: Any) -> Iterator[tuple[str, Message]]:
         federation = self.config.federation
         deadline = Deadline(
-            federation.round_seconds,
-            federation.quorum,
-            federation.grace_seconds,
-            federation.unreachable_seconds,
-            math.inf if federation.delivery_seconds is None else federation.delivery_seconds,
-            self._fetching_seconds(),
+            seconds=federation.round_seconds,
+            enough=federation.quorum,
+            grace_seconds=federation.grace_seconds,
+            unreachable_seconds=federation.unreachable_seconds,
+            delivery_seconds=math.inf if federation.delivery_seconds is None else federation.delivery_seconds,
+            fetching_seconds=self._fetching_seconds(),
         )
         online = self.roster.online()
         self.not_sent = dict.fromkeys(self.roster.absent(), "missing")

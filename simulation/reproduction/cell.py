@@ -97,10 +97,11 @@ def identity_of(config: RunConfig, *, data: list[str], code: str, start: str | N
         for parent in parents:
             part = part[parent]
         del part[key]
+    files = files_version(config)
     if start is not None:
         values["model"]["moe"]["upcycle_from"] = start
+        files.pop(UPCYCLE_FROM, None)
     values["training"]["precision"] = precision_of(config)
-    files = files_version(config, but=() if start is None else (UPCYCLE_FROM,))
     text = json.dumps({"config": values, "data": data, "code": code, "files": files}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

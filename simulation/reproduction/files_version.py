@@ -1,7 +1,6 @@
 """The version of the files that a run starts from: weights and tokenizers by size and time of change."""
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 from strategies.run_config import RunConfig
@@ -9,14 +8,10 @@ from strategies.run_config import RunConfig
 UPCYCLE_FROM = "model.moe.upcycle_from"
 
 
-def files_version(config: RunConfig, but: Iterable[str] = ()) -> dict[str, str]:
+def files_version(config: RunConfig) -> dict[str, str]:
     """Digest by key of the configuration, of those that name a file or folder which is there.
 
     A name of a model hub or of pre-trained weights of a library is no file: it counts as the name that it is.
-
-    Args:
-        config: the run's configuration.
-        but: keys whose file counts in another way.
     """
     named = {
         "model.vision.weights": config.model.vision.weights,
@@ -27,7 +22,7 @@ def files_version(config: RunConfig, but: Iterable[str] = ()) -> dict[str, str]:
         "baseline.text.weights": config.baseline.text.weights,
         "baseline.text.tokenizer": config.baseline.text.tokenizer,
     }
-    paths = {key: Path(name).expanduser() for key, name in named.items() if name is not None and key not in set(but)}
+    paths = {key: Path(name).expanduser() for key, name in named.items() if name is not None}
     return {key: _digest(path) for key, path in paths.items() if path.exists()}
 
 

@@ -145,7 +145,7 @@ def _add(
             return None
     try:
         run = replace(configurator.of(model, None if first is None else first.weights), seed=seed)
-        precision_of(run)
+        precision_of(run)  # this machine may lack the device: then the cell is impossible, and the rest is not
     except (ConfigError, CheckpointError) as error:
         plan.impossible[model.name] = str(error)
         return None

@@ -1,6 +1,7 @@
 """The round loop against sites that misbehave: quorum, retry, late and hostile replies, resume."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from medvlmoe.errors import QuorumError
 from medvlmoe.files import load_tensors, read_json, read_json_lines
 from medvlmoe.model import build_model
 from server.app import run_federation
+from server.replies import Deadline, Replies
 from server.status import RunStatus
 from simulation import InProcessGrid
 from strategies.messages import (
@@ -229,6 +231,24 @@ def test_two_sites_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.M
 def test_too_few_sites_is_said_after_the_wait(tmp_path: Path) -> None:
     with pytest.raises(QuorumError, match="3 of 4 sites connected"):
         federate(tmp_path, lambda *_: None, "federation.sites=4", "federation.connect_seconds=0.1")
+
+
+def test_how_long_a_round_waits_is_what_the_run_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines: list[Deadline] = []
+    collect = Replies.collect
+
+    def note(self, requests, deadline):
+        deadlines.append(deadline)
+        return collect(self, requests, deadline)
+
+    monkeypatch.setattr(Replies, "collect", note)
+    federate(tmp_path / "default", lambda *_: None, "federation.rounds=1")
+    assert (deadlines[0].unreachable_seconds, deadlines[0].delivery_seconds) == (600.0, math.inf)
+    assert 60 < deadlines[0].fetching_seconds < 120, "a minute, and 1.8 MB at 1 Mbit/s"
+    deadlines.clear()
+    own = ["federation.unreachable_seconds=7", "federation.delivery_seconds=8", "federation.round_seconds=9"]
+    federate(tmp_path / "own", lambda *_: None, "federation.rounds=1", *own)
+    assert (deadlines[0].unreachable_seconds, deadlines[0].delivery_seconds, deadlines[0].seconds) == (7, 8, 9)
 
 
 def test_a_request_lives_longer_than_its_round(tmp_path: Path) -> None:
